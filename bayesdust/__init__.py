@@ -1,0 +1,70 @@
+"""bayesdust: dark matter from stars, with uncertainties that can be believed.
+
+Importing it turns on JAX's 64-bit mode and does nothing else; the names below load what they need when
+they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from bayesdust.errors import BayesdustError
+
+if TYPE_CHECKING:
+    from bayesdust.catalogs.dwarf import Stars, read_stars
+    from bayesdust.catalogs.facts import Galaxy
+    from bayesdust.catalogs.fetch import fetch
+    from bayesdust.catalogs.galaxies import galaxy, galaxy_names, galaxy_table, published
+    from bayesdust.gate import verdict
+    from bayesdust.inference.posterior import fit
+    from bayesdust.inference.programs import load as load_model
+    from bayesdust.report import write_report
+    from bayesdust.summary import summarise
+
+__version__ = "0.1.0"
+
+jax.config.update("jax_enable_x64", True)
+
+_HOMES = {
+    "Galaxy": ("catalogs.facts", "Galaxy"),
+    "Stars": ("catalogs.dwarf", "Stars"),
+    "fetch": ("catalogs.fetch", "fetch"),
+    "fit": ("inference.posterior", "fit"),
+    "galaxy": ("catalogs.galaxies", "galaxy"),
+    "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
+    "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
+    "load_model": ("inference.programs", "load"),
+    "published": ("catalogs.galaxies", "published"),
+    "read_stars": ("catalogs.dwarf", "read_stars"),
+    "summarise": ("summary", "summarise"),
+    "verdict": ("gate", "verdict"),
+    "write_report": ("report", "write_report"),
+}
+__all__ = [
+    "BayesdustError",
+    "Galaxy",
+    "Stars",
+    "fetch",
+    "fit",
+    "galaxy",
+    "galaxy_names",
+    "galaxy_table",
+    "load_model",
+    "published",
+    "read_stars",
+    "summarise",
+    "verdict",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"bayesdust.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
