@@ -1,0 +1,1 @@
+"""Dynamics: from densities and potentials to velocities."""

@@ -1,0 +1,254 @@
+"""Spherical Jeans equation: sigma_r(r) and its projection sigma_los(R).
+
+With nu the tracer density, beta the anisotropy and d ln g/d ln r = 2 beta (Mamon & Lokas 2005,
+eqs. A1-A3, and Binney & Mamon 1982 for the projection):
+
+    nu sigma_r^2 (r)        = 1/g(r) int_r^inf g(s) nu(s) G M(s)/s^2 ds                          (1)
+    Sigma sigma_los^2 (R)   = 2 int_R^inf (1 - beta R^2/r^2) nu sigma_r^2 r dr/sqrt(r^2 - R^2)   (2)
+
+Every ingredient is analytic in ln r, so (1) is summed over panels uniform in ln r by Gauss-Legendre
+quadrature, and (2), with R cosh w = r, is a constant matrix acting on values at the panels' ends,
+made once per set of stars (`JeansGrid.build`). One evaluation costs about 200 values of M and nu and
+a few matrix-vector products of size ~60, whatever the profiles and their parameters, plus one
+(n_stars, ~35) interpolation.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bayesdust import quadrature
+from bayesdust.anisotropy import Anisotropy
+from bayesdust.arrays import Array, Real
+from bayesdust.errors import BayesdustError
+from bayesdust.potentials.base import SphericalHalo
+from bayesdust.tracers import Plummer, Tracer
+from bayesdust.units import G
+
+_Z, _Z_WEIGHTS = quadrature.half_line()
+STEP, FINE_STEP = 0.2, 0.1  # spacing of the nodes in ln r and ln R
+_GAUSS = 3  # points a panel
+_ORDER = 10  # points of the local polynomials in ln r
+_OUTER = 300.0  # the grid ends at this many times the largest R
+
+
+def sigma_r(
+    r: Real,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    stellar_mass: Real = 0.0,
+) -> Array:
+    """Radial velocity dispersion sigma_r(r) [km/s] at r [kpc], any shape, by equation (1).
+
+    `stellar_mass` [Msun] lets the tracer itself add M_* times its enclosed fraction to the mass.
+    """
+    r = jnp.asarray(r)[..., None]
+    s = r * jnp.exp(_Z)
+    ratio = jnp.exp(anisotropy.log_g(s) - anisotropy.log_g(r)) * tracer.density(s)
+    mass = halo.enclosed_mass(s)
+    if not _is_zero(stellar_mass):
+        mass = mass + stellar_mass * tracer.enclosed_fraction(s)
+    force = G * mass / s
+    variance = jnp.sum(_Z_WEIGHTS * ratio * force, axis=-1) / tracer.density(r[..., 0])
+    return jnp.sqrt(variance)
+
+
+def _is_zero(mass: Real) -> bool:
+    """Known before tracing to be zero, so that its terms can be left out."""
+    return isinstance(mass, (int, float)) and mass == 0
+
+
+class ProjectedRadii(eqx.Module):
+    """Nodes uniform in ln R and the matrix that interpolates smooth functions from them to stars.
+
+    Shapes: K nodes `R`, n stars; the unit is that of the radii it was built from.
+    """
+
+    R: Float[np.ndarray, " K"]
+    to_stars: Float[np.ndarray, "n K"]
+
+    @classmethod
+    def build(cls, R: Real, *, floor: float = 1e-3, step: float = STEP) -> "ProjectedRadii":
+        """Stars at R (n,); those closer in than `floor` times the median count as that far out.
+
+        Raises BayesdustError if a radius is negative or not finite.
+        """
+        R = np.atleast_1d(np.asarray(R, dtype=float))
+        if not np.all(np.isfinite(R)) or np.any(R < 0) or not np.median(R) > 0:
+            raise BayesdustError("Projected radii must be finite, not negative and not all zero.")
+        ln_stars = np.log(np.maximum(R, floor * np.median(R)))
+        # two nodes beyond each end keep the interpolation to the stars centred
+        ln_R = _nodes(ln_stars.min() - 2 * step, ln_stars.max() + 2 * step, step)
+        places = (ln_stars - ln_R[0]) / step
+        return cls(np.exp(ln_R), quadrature.local_interpolation(len(ln_R), places, _ORDER))
+
+
+class JeansGrid(eqx.Module):
+    """The constant matrices of equations (1) and (2) for one set of projected radii.
+
+    Radii are relative: multiply by `scale` at evaluation (1 for radii in kpc, the distance in kpc
+    for angular radii in radians), so that a sampled distance needs no new matrices.
+
+    Shapes: N nodes in ln r, Q Gauss points in each of the N - 1 panels, K nodes in ln R, n stars.
+    """
+
+    r: Float[np.ndarray, " N"]
+    r_gauss: Float[np.ndarray, "N-1 Q"]
+    radii: ProjectedRadii
+    gauss_weights: Float[np.ndarray, " Q"]
+    within: Float[np.ndarray, "Q Q"]
+    project: Float[np.ndarray, "K N"]
+    project_beta: Float[np.ndarray, "K N"]
+
+    @classmethod
+    def build(
+        cls, R: Real, reference: Tracer | None = None, *, floor: float = 1e-3, step: float = STEP
+    ) -> "JeansGrid":
+        """Matrices for stars at R (n,), in any unit of length or angle.
+
+        `reference` is a tracer near the one to be used (radii in the unit of R; by default a
+        Plummer sphere with the median R): between nodes, nu sigma_r^2 is interpolated relative to
+        its density. `floor` as in `ProjectedRadii.build`. `step` is the spacing in ln r: `FINE_STEP`
+        where a profile turns sharply (coreNFWtides at r_t, Baes-van Hese with eta > 3), for which
+        the default errs by up to 1e-3.
+
+        Raises BayesdustError if a radius is negative or not finite.
+        """
+        radii = ProjectedRadii.build(R, floor=floor, step=step)
+        tracer = Plummer(np.median(R)) if reference is None else reference
+        ln_R, R_max = np.log(radii.R), float(radii.R[-1])
+        step = min(step, _step(tracer, R_max))
+        ln_r = _nodes(ln_R[0], np.log(_end(tracer, max(R_max, 3 * _size(tracer, R_max)))), step)
+        gauss, gauss_weights = np.polynomial.legendre.leggauss(_GAUSS)
+        project, project_beta = _projection(ln_R, ln_r, tracer)
+        return cls(
+            r=np.exp(ln_r),
+            r_gauss=np.exp(ln_r[:-1, None] + step * (gauss + 1) / 2),
+            radii=radii,
+            gauss_weights=step / 2 * gauss_weights,
+            within=step * quadrature.collocation(_GAUSS),
+            project=project,
+            project_beta=project_beta,
+        )
+
+    def variance(
+        self,
+        halo: SphericalHalo,
+        tracer: Tracer,
+        anisotropy: Anisotropy,
+        scale: Real = 1.0,
+        stellar_mass: Real = 0.0,
+    ) -> Float[Array, " n"]:
+        """sigma_los^2 [(km/s)^2] at the stars; see the module for the equations."""
+        r, s = self.r * scale, self.r_gauss * scale
+        nu = tracer.density(s)
+        mass = self._mass(halo, r, s)
+        if not _is_zero(stellar_mass):
+            mass = mass + stellar_mass * tracer.enclosed_fraction(s)
+        log_g = anisotropy.log_g(r)
+        ratio = jnp.exp(anisotropy.log_g(s) - log_g[:-1, None])
+        panels = G * (ratio * nu * mass / s) @ self.gauss_weights
+        log_g = log_g - log_g[len(self.r) // 2]
+        outside = _upper_triangle(len(self.r)) @ (jnp.exp(log_g[:-1]) * panels)
+        # not a quotient: its derivative has g^2, which overflows for strongly tangential orbits
+        pressure = outside * jnp.exp(-log_g)
+        projected = self.project @ pressure - self.project_beta @ (anisotropy.beta(r) * pressure)
+        return self.radii.to_stars @ (projected / (self.project @ tracer.density(r)))
+
+    def _mass(self, halo: SphericalHalo, r: Array, s: Array) -> Array:
+        """M(<s) at the Gauss points: closed form, or the same Gauss rule applied to 4 pi rho s^3.
+
+        Integrating dM/d ln r along with equation (1) is Gauss collocation (order 2 Q at the nodes),
+        at the cost of rho alone.
+        """
+        if halo.closed_form_mass:
+            return halo.enclosed_mass(s)
+        shells = 4 * jnp.pi * halo.density(s) * s**3
+        below = np.tril(np.ones((len(shells), len(shells))), -1) @ (shells @ self.gauss_weights)
+        return halo.enclosed_mass(r[0]) + below[:, None] + shells @ self.within.T
+
+
+def _nodes(low: float, high: float, step: float) -> np.ndarray:
+    """Uniform nodes from low to at least high."""
+    return low + step * np.arange(max(int(np.ceil((high - low) / step - 1e-9)) + 1, _ORDER))
+
+
+def _upper_triangle(count: int) -> np.ndarray:
+    """(count, count - 1) ones on and above the diagonal: sums each panel and all outside it."""
+    return np.triu(np.ones((count, count - 1)))
+
+
+def _step(tracer: Tracer, R_max: float) -> float:
+    """Spacing in ln r: finer where nu falls steeply, so that it drops by less than e^1.4 a step."""
+    return float(np.clip(1.4 / _slope(tracer, R_max), 0.02, STEP))
+
+
+def _end(tracer: Tracer, R_max: float) -> float:
+    """Radius where the grid ends: where no tracer is left, further out where it falls slowly.
+
+    Equation (1) falls at the slowest like r^(1.5 - slope): radial orbits in a halo of r^-2.5.
+    """
+    slope = _slope(tracer, R_max * _OUTER)
+    ends = R_max * np.geomspace(1, np.clip(10 ** (5.3 / max(slope - 1.5, 0.1)), _OUTER, 1e4), 200)
+    stars = np.asarray(tracer.density(ends)) * ends**3
+    return float(ends[stars >= 1e-20 * stars[0]][-1])
+
+
+def _size(tracer: Tracer, R_max: float) -> float:
+    """Where r^3 nu peaks: stars observed only near the centre must not cut the tracer short."""
+    r = R_max * np.geomspace(1e-3, 1e4, 400)
+    return float(r[np.argmax(np.nan_to_num(np.asarray(tracer.density(r)) * r**3))])
+
+
+def _slope(tracer: Tracer, r: float) -> float:
+    """-d ln nu / d ln r; infinite where nu underflows."""
+    inside, outside = np.asarray(tracer.density(np.array([r, r * np.exp(0.1)])), dtype=float)
+    return float(np.log(inside / outside) / 0.1) if outside > 0 else np.inf
+
+
+def _projection(
+    ln_R: np.ndarray, ln_r: np.ndarray, tracer: Tracer
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (K, N) of equation (2): 2 int y r dw and 2 int y r dw / cosh^2 w, r = R cosh w."""
+    # the line of sight through the centre ends where the grid does, as those further out
+    length = ln_r[-1] - ln_R[0] + np.log(2.0)
+    # nu falls like exp(-slope w^2/2) from R on
+    step = np.clip(_slope(tracer, float(np.exp(ln_R[-1]))) ** -0.5, 0.02, 0.15)
+    w, weights = quadrature.even_trapezoid(step=step, count=int(np.ceil(length / step)))
+    x = ln_R[:, None] + np.log(np.cosh(w))
+    nodes = quadrature.local_interpolation(
+        len(ln_r), ((x - ln_r[0]) / (ln_r[1] - ln_r[0])).ravel(), _ORDER
+    ).reshape(*x.shape, len(ln_r))
+    density = np.asarray(tracer.density(np.exp(ln_r)))
+    density = np.maximum(density, 1e-250 * density.max())  # beyond, nu underflows
+    nodes = nodes * (np.asarray(tracer.density(np.exp(x)))[..., None] / density)
+    plain = 2 * weights * np.exp(x)
+    return (
+        np.einsum("kw,kwn->kn", plain, nodes),
+        np.einsum("kw,kwn->kn", plain / np.cosh(w) ** 2, nodes),
+    )
+
+
+def sigma_los(
+    R: Real,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    stellar_mass: Real = 0.0,
+) -> Array:
+    """Line-of-sight velocity dispersion sigma_los(R) [km/s] at R [kpc], shape (n,).
+
+    R and the tracer must be concrete, for the matrices are made from them; halo and anisotropy may be
+    traced. Under `jax.jit` or `jax.grad` of the tracer, and in a loop, use a `JeansGrid`.
+
+    Raises BayesdustError if R or the tracer is traced.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((R, tracer))):
+        raise BayesdustError(
+            "sigma_los needs R and the tracer as numbers: inside jit or grad build a JeansGrid first."
+        )
+    grid = JeansGrid.build(R, tracer, floor=0.0, step=FINE_STEP)
+    return jnp.sqrt(grid.variance(halo, tracer, anisotropy, stellar_mass=stellar_mass))
