@@ -1,0 +1,1 @@
+"""Inference: priors, likelihoods, samplers."""

@@ -1,0 +1,346 @@
+"""Arrays of a dwarf galaxy made ready for a NumPyro model, and the likelihoods over them.
+
+Everything that can be computed once is computed here (Jeans matrices, output radii); everything
+uncertain (distance, light profile, orbits) stays in the model.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Float
+
+from bayesdust import anisotropy as orbits
+from bayesdust.anisotropy import Anisotropy
+from bayesdust.arrays import Array, Real
+from bayesdust.catalogs.dwarf import Stars, circularised_radius
+from bayesdust.catalogs.facts import Galaxy
+from bayesdust.dynamics.jeans import STEP, JeansGrid, ProjectedRadii
+from bayesdust.errors import BayesdustError
+from bayesdust.potentials.base import SphericalHalo
+from bayesdust.products import d_factor, j_factor
+from bayesdust.tracers import Plummer, Tracer, ZhaoTracer
+from bayesdust.units import ARCMIN, MAS_YR_KPC_KMS
+
+ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
+
+#: Options every dwarf model takes, with their defaults; `prepare` refuses any other.
+OPTIONS: dict[str, Any] = {
+    "anisotropy": "constant",
+    "membership": "auto",
+    "light": "auto",
+    "light_gamma": 0.0,
+    "perspective": True,
+    "gradient": False,
+    "stellar_mass": 0.0,
+    "r_trunc": float("inf"),
+    "rho_max": float("inf"),
+}
+CHOICES = {
+    "anisotropy": tuple(orbits.ANISOTROPIES),
+    "membership": ("auto", "none", "given", "mixture"),
+    "light": ("auto", "facts", "joint"),
+}
+FLAGS = ("perspective", "gradient")
+RANGES = {
+    "light_gamma": (0.0, 2.0),
+    "stellar_mass": (0.0, 1e12),
+    "r_trunc": (1e-3, float("inf")),
+    "rho_max": (1.0, float("inf")),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class DwarfData:
+    """One dwarf galaxy's stars, ready for a model.
+
+    Attributes
+    ----------
+    galaxy : facts
+    rhalf, rhalf_err : arcmin, circularised half-light radius
+    v_los, v_los_err, p_member : (n,) km/s, km/s, probability (or None); `v_los` is None where the
+        model is to predict it
+    xi, eta, theta : (n,) rad, offsets and circularised radius
+    light : radii [rad] of the (m,) stars of the photometric sample, or None
+    light_p : (m,) their membership probabilities, or None
+    light_edge : rad, radius of the outermost of them, where the sample is taken to end
+    options : every option, defaults filled in
+    stars_grid, profile_grid : Jeans matrices at the stars and at `theta_out`, for `scale` = distance
+    r : (n_r,) kpc, radii of the density and mass profiles
+    theta_out : (n_R,) rad, projected radii of the dispersion profile
+    """
+
+    galaxy: Galaxy
+    rhalf: float
+    rhalf_err: float
+    v_los: Float[np.ndarray, " n"] | None
+    v_los_err: Float[np.ndarray, " n"]
+    p_member: Float[np.ndarray, " n"] | None
+    xi: Float[np.ndarray, " n"]
+    eta: Float[np.ndarray, " n"]
+    theta: Float[np.ndarray, " n"]
+    light: ProjectedRadii | None
+    light_p: Float[np.ndarray, " m"] | None
+    light_edge: float
+    options: dict[str, Any]
+    stars_grid: JeansGrid
+    profile_grid: JeansGrid
+    r: Float[np.ndarray, " n_r"]
+    theta_out: Float[np.ndarray, " n_R"]
+
+    @property
+    def r_half(self) -> float:
+        """R_half [kpc], circularised, at the catalogue distance: a constant, whatever is sampled."""
+        return self.galaxy.distance * self.rhalf * ARCMIN
+
+    @property
+    def pivot(self) -> float:
+        """1.8 R_half [kpc], where line-of-sight velocities measure the mass best (Errani+2018)."""
+        return 1.8 * self.r_half
+
+    @property
+    def v_centre(self) -> float:
+        """Where to centre the prior of v_sys [km/s]: the table of facts, else the stars' median."""
+        if self.galaxy.v_sys is not None:
+            return self.galaxy.v_sys
+        return 0.0 if self.v_los is None else float(np.median(self.v_los))
+
+    def to_predict(self) -> "DwarfData":
+        """The same stars with velocities left open, for predictive draws."""
+        galaxy = dataclasses.replace(self.galaxy, v_sys=self.v_centre)
+        return dataclasses.replace(self, v_los=None, galaxy=galaxy)
+
+
+def prepare(
+    stars: Stars,
+    options: Mapping[str, Any],
+    takes: Iterable[str] = tuple(OPTIONS),
+    light: Callable[[float], Tracer] | None = None,
+    step: float = STEP,
+) -> DwarfData:
+    """Ready `stars` for a model that heeds the options `takes` (of `OPTIONS`).
+
+    `light` gives a tracer of the model's shape at a half-light radius, such as
+    `lambda r: Exponential(r / 1.678)`: dispersions are interpolated relative to its density, and far
+    out a wrong shape is wrong. By default it is `light_profile`, as in the shipped models. `step` as
+    in `JeansGrid.build`: `FINE_STEP` for sharp profiles, such as coreNFWtides.
+
+    Raises BayesdustError on an unknown option or choice, and where the half-light radius is unknown
+    and no photometric sample can tell it.
+    """
+    chosen = _options(options, stars, tuple(takes))
+    photometry, light_p = _light_radii(stars)
+    rhalf, rhalf_err = _half_light_radius(stars.galaxy, photometry)
+    shape = light or partial(light_profile, gamma=chosen["light_gamma"])
+    reference = shape(rhalf * ARCMIN)
+    theta_out = np.geomspace(0.05, 10.0, 40) * rhalf * ARCMIN
+    return DwarfData(
+        galaxy=stars.galaxy,
+        rhalf=rhalf,
+        rhalf_err=rhalf_err,
+        v_los=stars.v_los,
+        v_los_err=stars.v_los_err,
+        p_member=stars.p_member if chosen["membership"] == "given" else None,
+        xi=stars.xi,
+        eta=stars.eta,
+        theta=stars.theta,
+        light=None if photometry is None else ProjectedRadii.build(photometry),
+        light_p=light_p,
+        light_edge=0.0 if photometry is None else float(photometry.max()),
+        options=chosen,
+        stars_grid=JeansGrid.build(stars.theta, reference, step=step),
+        profile_grid=JeansGrid.build(theta_out, reference, floor=0.0, step=step),
+        r=_output_radii(stars.galaxy.distance * rhalf * ARCMIN),
+        theta_out=theta_out,
+    )
+
+
+def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> dict[str, Any]:
+    for key, value in given.items():
+        if key not in takes:
+            raise BayesdustError(
+                f"This model has no option {key!r}: choose from {', '.join(takes)}."
+            )
+        if key in CHOICES and value not in CHOICES[key]:
+            known = ", ".join(CHOICES[key])
+            raise BayesdustError(f"Option {key} cannot be {value!r}: choose from {known}.")
+        if key in FLAGS and not isinstance(value, bool):
+            raise BayesdustError(f"Option {key} cannot be {value!r}: give true or false.")
+        if key in RANGES and not _within(value, *RANGES[key]):
+            low, high = RANGES[key]
+            raise BayesdustError(
+                f"Option {key} cannot be {value!r}: give a number from {low:g} to {high:g}."
+            )
+    chosen = {**OPTIONS, **given}
+    if "membership" not in takes:
+        chosen["membership"] = "none"
+    if "light" not in takes:
+        chosen["light"] = "facts"
+    if chosen["membership"] == "auto":
+        chosen["membership"] = "none" if stars.p_member is None else "given"
+    if chosen["membership"] == "given" and stars.p_member is None:
+        raise BayesdustError(
+            f"{stars.source} has no column p_member: map one to it, or choose membership=mixture."
+        )
+    if chosen["light"] == "auto":
+        chosen["light"] = "facts" if stars.photometry is None else "joint"
+    if chosen["light"] == "joint" and stars.photometry is None:
+        raise BayesdustError("light=joint needs a photometric sample: give one with --photometry.")
+    return chosen
+
+
+def _within(value: Any, low: float, high: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and low <= value <= high
+
+
+def _half_light_radius(galaxy: Galaxy, light: np.ndarray | None) -> tuple[float, float]:
+    """Circularised half-light radius and error [arcmin]: of the facts, else of the photometry."""
+    if galaxy.rhalf is not None and galaxy.rhalf_circularised is not None:
+        share = 0.1 if galaxy.rhalf_err is None else galaxy.rhalf_err / galaxy.rhalf
+        return galaxy.rhalf_circularised, share * galaxy.rhalf_circularised
+    if light is None:
+        raise BayesdustError(
+            f"The half-light radius of {galaxy.name} is not known: give rhalf (arcmin) in its "
+            "TOML file, or a photometric sample."
+        )
+    rhalf = float(np.median(light)) / ARCMIN
+    return rhalf, 0.3 * rhalf
+
+
+def _light_radii(stars: Stars) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Circularised radii [rad] and membership probabilities of the photometric sample."""
+    if stars.photometry is None:
+        return None, None
+    xi, eta, p = stars.photometry
+    return circularised_radius(xi, eta, stars.galaxy), p
+
+
+def light_profile(r_half: Real, gamma: float) -> Tracer:
+    """Zhao's (2, 5, gamma) with half-light radius `r_half`: a Plummer sphere for gamma = 0."""
+    if gamma == 0:
+        return Plummer(r_half)
+    return ZhaoTracer(r_half / _half_light(gamma), 2.0, 5.0, gamma)
+
+
+@lru_cache
+def _half_light(gamma: float) -> float:
+    """R_half over r_s of Zhao's (2, 5, gamma), a number even while a model is traced."""
+    with jax.ensure_compile_time_eval():
+        return float(jax.jit(lambda t: t.half_light_radius)(ZhaoTracer(1.0, 2.0, 5.0, gamma)))
+
+
+def _output_radii(r_half: float) -> Float[np.ndarray, " n_r"]:
+    grid = np.geomspace(0.02 * r_half, 20 * r_half, 40)
+    return np.unique(np.concatenate([grid, [0.15, r_half, 1.8 * r_half]]))
+
+
+def line_of_sight_mean(
+    data: DwarfData, v_sys: Real, distance: Real, gradient: Real | None = None
+) -> Float[Array, " n"] | Array:
+    """Mean line-of-sight velocity [km/s] at the stars: (n,), or a scalar where nothing varies.
+
+    The bulk velocity projected on each star's line of sight, (v_sys + V_E xi + V_N eta) /
+    sqrt(1 + xi^2 + eta^2) with V = D times the proper motion (the perspective effect, Feast,
+    Thackeray & Wesselink 1961), exact on the tangent plane; plus a free `gradient` (2,)
+    [km/s/kpc] to the east and north.
+    """
+    galaxy = data.galaxy
+    mean = jnp.asarray(v_sys)
+    if data.options["perspective"] and galaxy.pmra is not None and galaxy.pmdec is not None:
+        east, north = (MAS_YR_KPC_KMS * distance * pm for pm in (galaxy.pmra, galaxy.pmdec))
+        stretch = np.sqrt(1 + data.xi**2 + data.eta**2)
+        mean = (mean + east * data.xi + north * data.eta) / stretch
+    if gradient is not None:
+        mean = mean + distance * (gradient[0] * data.xi + gradient[1] * data.eta)
+    return mean
+
+
+def velocity_likelihood(
+    data: DwarfData,
+    mean: Array,
+    variance: Array,
+    foreground: dist.Normal | None = None,
+    p_member: Real | None = None,
+) -> None:
+    """The unbinned likelihood of the velocities, site "v_los".
+
+    Each star's velocity is Gaussian with variance sigma_los^2 + error^2. With a `foreground`, the
+    velocity distribution of those that are not members, it is p L_member + (1 - p) L_foreground, p
+    being `p_member` (n,) or else the catalogue's probabilities.
+    """
+    member = dist.Normal(mean, jnp.sqrt(variance + data.v_los_err**2))
+    p = data.p_member if p_member is None else p_member
+    if foreground is None or p is None:
+        numpyro.sample("v_los", member, obs=data.v_los)
+        return
+    share = dist.Categorical(probs=jnp.stack([p, 1 - jnp.asarray(p)], axis=-1))
+    spread = jnp.sqrt(foreground.scale**2 + data.v_los_err**2)
+    other = dist.Normal(foreground.loc, spread)
+    numpyro.sample("v_los", dist.MixtureGeneral(share, [member, other]), obs=data.v_los)
+
+
+def membership(
+    data: DwarfData, tracer: Tracer, distance: Real, ln_odds: Real, slope: Real
+) -> Float[Array, " n"]:
+    """Probability of membership given the position: members follow Sigma(R), the foreground exp(-slope x).
+
+    x = R/R_half, and `ln_odds` is the log of members over foreground at x = 1. Conditioning on the
+    position leaves out how the spectrograph's targets were chosen.
+    """
+    radii = data.stars_grid.radii
+    R, R_half = radii.R * distance, tracer.half_light_radius
+    ln_sigma = jnp.log(tracer.surface_density(R) / tracer.surface_density(R_half))
+    return jax.nn.sigmoid(radii.to_stars @ (ln_odds + ln_sigma + slope * (R / R_half - 1)))
+
+
+def light_likelihood(data: DwarfData, tracer: Tracer, distance: Real, members: Real) -> None:
+    """The unbinned likelihood of the photometric sample's positions, factor "light".
+
+    Inside the outermost star, p Sigma(R)/F(R_max) + (1 - p)/(pi R_max^2): members follow the tracer,
+    the rest is uniform. `members` is p where the sample has no membership probabilities.
+    """
+    assert data.light is not None
+    R = data.light.R * distance
+    R_max = data.light_edge * distance
+    p = members if data.light_p is None else data.light_p
+    ln_sigma = jnp.log(tracer.surface_density(R) / tracer.projected_fraction(R_max))
+    ln_field = -jnp.log(jnp.pi * R_max**2)
+    # per star and steradian, so that the distance does not enter through the unit of area
+    stars = data.light.to_stars @ ln_sigma + 2 * jnp.log(distance)
+    ln_density = jnp.logaddexp(jnp.log(p) + stars, jnp.log1p(-p) + ln_field + 2 * jnp.log(distance))
+    numpyro.factor("light", jnp.sum(ln_density))
+
+
+def record(
+    data: DwarfData,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    distance: Real,
+) -> dict[str, Array]:
+    """Record the products as deterministic sites: rho, mass, v_circ, log10_J, log10_D, sigma_los.
+
+    They are traced inside the model, so a prior on any of them is one `numpyro.factor` away.
+    """
+    r_trunc, rho_max = data.options["r_trunc"], data.options["rho_max"]
+    stars = data.options["stellar_mass"]
+    variance = data.profile_grid.variance(halo, tracer, anisotropy, distance, stars)
+    products = {
+        "rho": halo.density(data.r),
+        "mass": halo.enclosed_mass(data.r),
+        "v_circ": halo.circular_velocity(data.r),
+        "log10_J": jnp.log10(j_factor(halo, ANGLES, distance, r_trunc, rho_max)),
+        "log10_D": jnp.log10(d_factor(halo, ANGLES, distance, r_trunc)),
+        "sigma_los": jnp.sqrt(variance),
+    }
+    for name, value in products.items():
+        numpyro.deterministic(name, value)
+    return products

@@ -1,0 +1,283 @@
+"""From a model and its data to one ArviZ DataTree: posterior, prior, predictions, data."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from numpyro.infer import Predictive
+from numpyro.infer.util import constrain_fn, unconstrain_fn
+
+from bayesdust.catalogs.dwarf import Stars
+from bayesdust.errors import BayesdustError
+from bayesdust.inference import dwarf, nuts
+from bayesdust.inference.dwarf import ANGLES, DwarfData
+from bayesdust.inference.nuts import Draws, latent_sites, run_nuts, stage_key
+from bayesdust.inference.programs import Program, check, load
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+SCHEMA_VERSION = 1
+PRIOR_DRAWS = 1000
+PREDICTIVE_DRAWS = 200
+#: name -> guide of variational inference, "" where it is none
+METHODS = {"nuts": "", "vi": "flow", "vi-flow": "flow", "vi-normal": "normal"}
+_BATCH = 250  # draws whose products are worked out at once
+
+#: unit and long name of the variables that models record; a user's own are left without.
+LABELS = {
+    "rho": ("Msun/kpc3", "dark-matter density"),
+    "mass": ("Msun", "enclosed dark mass"),
+    "v_circ": ("km/s", "circular velocity"),
+    "log10_J": ("GeV2 cm-5", "log10 of the J-factor"),
+    "log10_D": ("GeV cm-2", "log10 of the D-factor"),
+    "sigma_los": ("km/s", "line-of-sight velocity dispersion"),
+    "v_los": ("km/s", "line-of-sight velocity"),
+    "v_sys": ("km/s", "systemic velocity"),
+    "gamma": ("", "inner slope"),
+    "rho_s": ("Msun/kpc3", "scale density"),
+    "r_s": ("kpc", "scale radius"),
+    "ln_r_s": ("", "ln of the scale radius in kpc"),
+    "ln_mass": ("", "ln of M(<1.8 R_half) in Msun"),
+    "beta_ani": ("", "velocity anisotropy"),
+    "r_a": ("kpc", "anisotropy radius"),
+    "rhalf": ("arcmin", "circularised half-light radius"),
+    "distance": ("kpc", "distance"),
+    "v_foreground": ("km/s", "mean velocity of the foreground"),
+    "sigma_foreground": ("km/s", "velocity dispersion of the foreground"),
+    "gradient": ("km/s/kpc", "velocity gradient to the east and north"),
+    "v_los_err": ("km/s", "error of the line-of-sight velocity"),
+    "R": ("kpc", "circularised projected radius at the catalogue distance"),
+    "xi": ("rad", "tangent-plane offset to the east"),
+    "eta": ("rad", "tangent-plane offset to the north"),
+    "p_member": ("", "probability of membership"),
+}
+DIMENSIONS = {
+    "rho": ["r"],
+    "mass": ["r"],
+    "v_circ": ["r"],
+    "log10_J": ["angle"],
+    "log10_D": ["angle"],
+    "sigma_los": ["R"],
+    "v_los": ["star"],
+}
+
+
+def fit(
+    model: str | Path | Program,
+    stars: Stars,
+    *,
+    method: str = "nuts",
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> "DataTree":
+    """Posterior of a dwarf galaxy's dark matter, as one ArviZ DataTree.
+
+    `model` is a shipped model's name, a path, or a loaded `Program`; `options` go to its `prepare`;
+    `method` is "nuts", "vi-flow" (or "vi") or "vi-normal"; `settings` are the fields of `nuts.Plan`
+    (num_warmup, num_draws, num_chains, seed, ...) or `variational.Plan` (num_steps, num_draws, ...).
+
+    Raises BayesdustError on a model that breaks the contract, an unknown method, option or setting.
+    """
+    program = model if isinstance(model, Program) else load(model)
+    if program.kind != "dwarf" or program.model is None:
+        raise BayesdustError(f"{program.path} is not a NumPyro model of a dwarf galaxy.")
+    if method not in METHODS:
+        raise BayesdustError(f"There is no method {method!r}: choose from {', '.join(METHODS)}.")
+    data = _prepare(program, stars, dict(options or {}))
+    if method == "nuts":
+        plan = _plan(nuts.Plan, method, settings)
+        draws = run_nuts(program.model, data, plan)
+        return assemble(program, stars, data, draws, plan.seed, method)
+    from bayesdust.inference import variational  # brings in flowjax, slow to import
+
+    guide = _plan(variational.Plan, method, settings, guide=METHODS[method])
+    draws, facts = variational.run_vi(program.model, data, guide)
+    tree = assemble(program, stars, data, draws, guide.seed, f"vi-{guide.guide}")
+    tree.attrs.update(facts)
+    return tree
+
+
+def _plan(kind: Any, method: str, settings: Mapping[str, Any], **fixed: Any) -> Any:
+    """The method's plan with the user's settings."""
+    known = set(kind.__dataclass_fields__) - set(fixed)
+    for name in settings:
+        if name not in known:
+            raise BayesdustError(f"Method {method} has no setting {name!r}: leave it out.")
+    return kind(**fixed, **settings)
+
+
+def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfData:
+    """The data that `program` asks for, once the program has been gone through with them."""
+    data = (program.prepare or dwarf.prepare)(stars, options)
+    if not isinstance(data, DwarfData):
+        raise BayesdustError(
+            f"{program.path}: prepare(stars, options) must return what dwarf.prepare returns."
+        )
+    check(program, data)
+    return data
+
+
+def assemble(
+    program: Program, stars: Stars, data: DwarfData, draws: Draws, seed: int, method: str
+) -> "DataTree":
+    """The DataTree of a finished run; see the groups in docs/output.md."""
+    import arviz as az
+    import xarray as xr
+
+    assert program.model is not None
+    products = _products(program.model, data)
+    posterior = _in_batches(products, draws.z)
+    groups = {
+        "posterior": posterior,
+        "sample_stats": draws.stats,
+        "prior": _in_batches(products, prior_latents(program.model, data, seed)),
+        "posterior_predictive": predict(program.model, data, posterior, seed),
+        "observed_data": {"v_los": stars.v_los},
+    }
+    tree = az.from_dict(
+        {name: group for name, group in groups.items() if group},
+        coords={"r": data.r, "angle": ANGLES, "R": _projected_radii(data)},
+        dims=DIMENSIONS,
+    )
+    # apart, so that a parameter may have the name of a column
+    constants = {name: ("star", value) for name, value in _constants(stars, data).items()}
+    star = {"star": np.arange(stars.n)}
+    tree["constant_data"] = xr.DataTree(xr.Dataset(constants, coords=star))
+    _label(tree, data)
+    tree.attrs.update(_attributes(program, stars, data, seed, method))
+    return tree
+
+
+def constrain(
+    model: Callable[[Any], Any], data: DwarfData, z: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Parameters and recorded products (chain, draw, ...) of unconstrained draws (chain, draw, ...)."""
+    return _in_batches(_products(model, data), z)
+
+
+def _products(model: Callable[[Any], Any], data: DwarfData) -> Callable[[Any], dict[str, Any]]:
+    """The compiled map from `_BATCH` unconstrained draws to parameters and products."""
+    one = partial(constrain_fn, model, (data,), {}, return_deterministic=True)
+    return jax.jit(jax.vmap(one))
+
+
+def _in_batches(
+    products: Callable[[Any], dict[str, Any]], z: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Apply `products` to (chain, draw, ...) arrays, always `_BATCH` draws at once: one program."""
+    shape = next(iter(z.values())).shape[:2]
+    count = shape[0] * shape[1]
+    flat = {name: np.asarray(v).reshape(count, *v.shape[2:]) for name, v in z.items()}
+    parts = []
+    for first in range(0, count, _BATCH):
+        rows = np.minimum(
+            np.arange(first, first + _BATCH), count - 1
+        )  # the last batch is filled up
+        parts.append(jax.device_get(products({name: v[rows] for name, v in flat.items()})))
+    return {
+        name: np.concatenate([part[name] for part in parts])[:count].reshape(
+            *shape, *parts[0][name].shape[1:]
+        )
+        for name in parts[0]
+    }
+
+
+def prior_latents(model: Callable[[Any], Any], data: DwarfData, seed: int) -> dict[str, np.ndarray]:
+    """Unconstrained draws (1, draw, ...) of the parameters from the prior."""
+    sites = latent_sites(model, data)
+    draw = Predictive(model, num_samples=PRIOR_DRAWS, return_sites=sites, parallel=True)
+
+    @jax.jit
+    def unconstrained(key: Any) -> dict[str, Any]:
+        return jax.vmap(partial(unconstrain_fn, model, (data,), {}))(draw(key, data))
+
+    found = unconstrained(stage_key(seed, "prior"))
+    return {name: np.asarray(value)[None] for name, value in found.items()}
+
+
+def predict(
+    model: Callable[[Any], Any], data: DwarfData, posterior: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """Velocities (chain, draw, star) that the model would have seen, for some 200 posterior draws."""
+    chains, draws = next(iter(posterior.values())).shape[:2]
+    thin = max(1, chains * draws // PREDICTIVE_DRAWS)
+    latent = {
+        name: posterior[name][:, ::thin] for name in latent_sites(model, data) if name in posterior
+    }
+    shape = next(iter(latent.values())).shape[:2]
+    flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in latent.items()}
+    draw = Predictive(model, flat, return_sites=["v_los"], parallel=True)
+    found = jax.jit(lambda key: draw(key, data.to_predict()))(stage_key(seed, "predict"))
+    return {name: np.asarray(value).reshape(*shape, -1) for name, value in found.items()}
+
+
+def _constants(stars: Stars, data: DwarfData) -> dict[str, np.ndarray]:
+    constants = {
+        "v_los_err": stars.v_los_err,
+        "R": stars.theta * data.galaxy.distance,
+        "xi": stars.xi,
+        "eta": stars.eta,
+    }
+    if stars.p_member is not None:
+        constants["p_member"] = stars.p_member
+    return constants
+
+
+def _projected_radii(data: DwarfData) -> np.ndarray:
+    return data.theta_out * data.galaxy.distance
+
+
+def _label(tree: "DataTree", data: DwarfData) -> None:
+    """Units and long names on every variable that has them, and where the marked radii are."""
+    index = {f"{name}_index": int(np.argmin(abs(data.r - r))) for name, r in _marks(data).items()}
+    for group in tree.children.values():
+        for name, variable in group.data_vars.items():
+            unit, long_name = LABELS.get(str(name), ("", str(name)))
+            variable.attrs.update(units=unit, long_name=long_name)
+        for name, unit, long_name in (
+            ("r", "kpc", "radius"),
+            ("R", "kpc", "projected radius"),
+            ("angle", "deg", "half-angle of the cone"),
+        ):
+            if name in group.coords:
+                group.coords[name].attrs.update(units=unit, long_name=long_name)
+        if "r" in group.coords:
+            group.coords["r"].attrs.update(index, rhalf=data.r_half)
+
+
+def _marks(data: DwarfData) -> dict[str, float]:
+    return {"0.15kpc": 0.15, "rhalf": data.r_half, "1.8rhalf": data.pivot}
+
+
+def _attributes(
+    program: Program, stars: Stars, data: DwarfData, seed: int, method: str
+) -> dict[str, Any]:
+    assert program.model is not None
+    r_trunc, rho_max = data.options["r_trunc"], data.options["rho_max"]
+    return {
+        "model": program.name,
+        "method": method,
+        "seed": seed,
+        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
+        "parameters": json.dumps(latent_sites(program.model, data)),
+        "galaxy": json.dumps(data.galaxy.to_dict()),
+        "source": stars.source,
+        "data_sha256": stars.sha256,
+        "r_trunc": "none" if np.isinf(r_trunc) else float(r_trunc),
+        "rho_max": "none" if np.isinf(rho_max) else float(rho_max),
+        "bayesdust_version": metadata.version("bayesdust"),
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a draw."""
+    names = ("bayesdust", "jax", "jaxlib", "numpyro", "arviz", "numpy", "equinox")
+    return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}

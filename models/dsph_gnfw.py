@@ -1,0 +1,114 @@
+"""gNFW halo, Plummer light, choice of orbits: the default model of a dwarf spheroidal galaxy.
+
+Spherical Jeans analysis of line-of-sight velocities, one Gaussian a star. Every prior is on this
+page; copy the file (`bayesdust models copy dsph_gnfw`) and change what you do not believe.
+
+Options (`--option KEY=VALUE`): anisotropy = isotropic | constant | osipkov_merritt | baes_van_hese;
+membership = none | given | mixture; light = facts | joint; light_gamma (inner slope
+of the light; 0 is Plummer); perspective, gradient = true | false;
+stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesdust import anisotropy as orbits
+from bayesdust.inference import dwarf
+from bayesdust.inference.priors import mass_for_density, percent
+from bayesdust.potentials import GNFW
+from bayesdust.units import ARCMIN
+
+KIND = "dwarf"
+
+
+def prepare(stars, options):
+    return dwarf.prepare(stars, options)
+
+
+def model(data):
+    distance = sample_distance(data.galaxy)
+    tracer = sample_light(data, distance)
+    halo = sample_halo(data)
+    anisotropy = sample_orbits(data)
+    v_sys = numpyro.sample("v_sys", dist.Normal(data.v_centre, 20.0))  # km/s
+    gradient = None
+    if data.options["gradient"]:  # km/s/kpc, east and north
+        gradient = numpyro.sample("gradient", dist.Normal(0.0, 5.0).expand([2]))
+
+    variance = data.stars_grid.variance(
+        halo, tracer, anisotropy, distance, data.options["stellar_mass"]
+    )
+    mean = dwarf.line_of_sight_mean(data, v_sys, distance, gradient)
+    dwarf.velocity_likelihood(data, mean, variance, *sample_foreground(data, tracer, distance))
+    dwarf.record(data, halo, tracer, anisotropy, distance)
+
+
+def sample_distance(galaxy):
+    """Distance [kpc]: the table of facts, with its error where there is one."""
+    if not galaxy.distance_err:
+        return galaxy.distance
+    return numpyro.sample("distance", percent(galaxy.distance, galaxy.distance_err))
+
+
+def sample_light(data, distance):
+    """Circularised R_half: from the table of facts, or from the photometric sample's positions."""
+    joint = data.options["light"] == "joint"
+    rhalf_err = 0.5 * data.rhalf if joint else data.rhalf_err
+    rhalf = numpyro.sample("rhalf", percent(data.rhalf, rhalf_err))  # arcmin
+    tracer = dwarf.light_profile(distance * rhalf * ARCMIN, data.options["light_gamma"])
+    if joint:
+        members = 1.0
+        if data.light_p is None:
+            members = numpyro.sample("light_members", dist.Uniform(0.0, 1.0))
+        dwarf.light_likelihood(data, tracer, distance, members)
+    return tracer
+
+
+def sample_halo(data):
+    """Wide priors on rho_s [Msun/kpc3] and r_s [kpc]; gamma below 1.5, where J would diverge."""
+    gamma = numpyro.sample("gamma", dist.Uniform(0.0, 1.4))
+    ln_r_s = numpyro.sample("ln_r_s", dist.Normal(0.0, 1.0))
+    r_s = numpyro.deterministic("r_s", jnp.exp(ln_r_s))
+    unit = GNFW(1.0, r_s, gamma)
+    ln_rho_s = dist.Normal(jnp.log(1e8), 3.0)
+    # sampled as ln M(<1.8 R_half) [Msun], which the stars measure; the prior stays the one above
+    ln_mass = numpyro.sample("ln_mass", mass_for_density(ln_rho_s, unit, data.pivot))
+    rho_s = numpyro.deterministic("rho_s", jnp.exp(ln_mass) / unit.enclosed_mass(data.pivot))
+    return GNFW(rho_s, r_s, gamma)
+
+
+def sample_orbits(data):
+    """Priors flat in beta_tilde = beta/(2 - beta), which treats radial and tangential alike."""
+    kind = data.options["anisotropy"]
+    if kind == "isotropic":
+        return orbits.Isotropic()
+    if kind == "constant":
+        beta_tilde = numpyro.sample("beta_tilde", dist.Uniform(-0.6, 0.8))
+        return orbits.Constant(
+            numpyro.deterministic("beta_ani", orbits.from_symmetrised(beta_tilde))
+        )
+    ln_r_a = numpyro.sample("ln_r_a", dist.Normal(jnp.log(data.r_half), 1.0))
+    r_a = numpyro.deterministic("r_a", jnp.exp(ln_r_a))
+    if kind == "osipkov_merritt":
+        return orbits.OsipkovMerritt(r_a)
+    inner = numpyro.sample("beta_tilde_0", dist.Uniform(-0.6, 0.6))
+    outer = numpyro.sample("beta_tilde_inf", dist.Uniform(-0.6, 0.95))
+    eta = numpyro.sample("eta", dist.Uniform(1.0, 3.0))
+    return orbits.BaesVanHese(
+        orbits.from_symmetrised(inner), orbits.from_symmetrised(outer), r_a, eta
+    )
+
+
+def sample_foreground(data, tracer, distance):
+    """Velocities of the stars that are not members, and how likely each star is one."""
+    if data.options["membership"] == "none":
+        return None, None
+    mean = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0))  # km/s
+    scale = numpyro.sample("sigma_foreground", dist.LogNormal(jnp.log(80.0), 0.7))
+    foreground = dist.Normal(mean, scale)
+    if data.options["membership"] == "given":
+        return foreground, data.p_member
+    ln_odds = numpyro.sample("ln_odds", dist.Normal(2.0, 3.0))  # members to foreground at R_half
+    slope = numpyro.sample("slope_foreground", dist.Normal(0.0, 0.3))  # ln(density) per R_half
+    return foreground, dwarf.membership(data, tracer, distance, ln_odds, slope)
