@@ -1,0 +1,305 @@
+"""The command line: arguments in, exit code out. Each command is a few lines of the Python API."""
+
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+STARTED = time.perf_counter() - time.process_time()  # of the program, importing JAX included
+
+# XLA reads these once, before its first use: one thread a chain, none inside a matrix product
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+import typer  # noqa: E402
+
+from bayesdust.errors import BayesdustError  # noqa: E402
+
+OK, INTERNAL, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    help="Dark matter from the motions of stars, with uncertainties that can be believed.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what DIR holds.")]
+Seed = Annotated[int, typer.Option(metavar="S", help="Seed of every random number.", min=0)]
+Chains = Annotated[int | None, typer.Option(metavar="N", help="Number of chains (nuts: 4).", min=1)]
+Warmup = Annotated[
+    int | None, typer.Option(metavar="N", help="Warm-up transitions a chain (nuts: 1000).", min=100)
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Draws kept a chain (nuts: 1000, vi: 4000).", min=100),
+]
+METHOD = "nuts; vi-flow (or vi): variational inference with a flow; vi-normal: with a normal."
+
+
+def main() -> None:
+    """Run the command line and exit with its code; see docs/output.md for the codes."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    try:
+        code = app(prog_name="bayesdust", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED  # which Typer may also return by itself
+    except BayesdustError as error:
+        code = _say(f"error: {_spelt(str(error))}", BAD_INPUT)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # click's usage errors
+            code = _say(f"error: {_usage(error)}", BAD_INPUT)
+        else:
+            logging.exception("internal error: please report it with the lines below")
+            code = INTERNAL
+    if code == INTERRUPTED:
+        _say("interrupted: repeat the command to go on", INTERRUPTED)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def bayesdust(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> int:
+    if version:
+        from bayesdust import __version__
+
+        typer.echo(f"bayesdust {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return OK
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), overwrite: Overwrite = False, seed: Seed = 0) -> int:
+    """Fit a mock galaxy whose truth is known.
+
+    1,000 stars in a cuspy halo, drawn exactly and fitted like any others: a minute.
+    """
+    from bayesdust.demo import request
+
+    imported = time.perf_counter()
+    return _run(request(seed), out, overwrite, imported)
+
+
+@app.command()
+def fit(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a shipped model, or path of a .py file.")
+    ],
+    stars: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STARS",
+            help="Table of stars (ECSV, FITS, Parquet, CSV, VizieR's TSV) with ra, dec or x, y; "
+            "v_los; v_los_err; perhaps p_member.",
+        ),
+    ],
+    galaxy: Annotated[
+        str,
+        typer.Option(
+            metavar="GALAXY", help="Name, FILE.toml, or FILE.csv:NAME (Local Volume Database)."
+        ),
+    ],
+    out: Out,
+    method: Annotated[str, typer.Option(metavar="METHOD", help=METHOD)] = "nuts",
+    chains: Chains = None,
+    warmup: Warmup = None,
+    draws: Draws = None,
+    seed: Seed = 0,
+    photometry: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Table of positions to fit the light profile to."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="A column's name, as v_los=HRV; repeatable."),
+    ] = None,
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=UNIT", help="A column's unit, as v_los=m/s; repeatable."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option that MODEL takes (see the top of its file); repeatable.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Fit MODEL to STARS: the posterior of rho(r) and J.
+
+    The results, report.html first of all, are written to DIR. The same command goes on with a run
+    that was stopped. Exit codes: 0 done, 1 internal error, 2 bad input, 3 the diagnostics failed,
+    130 interrupted.
+    """
+    from bayesdust.catalogs.dwarf import read_stars
+    from bayesdust.inference.programs import load
+    from bayesdust.runs import Request
+
+    imported = time.perf_counter()
+    program = load(model)
+    columns, units = _pairs("--column", column), _pairs("--unit", unit)
+    table = read_stars(stars, galaxy, columns, units, photometry)
+    options = {key: _value(text) for key, text in _pairs("--option", option).items()}
+    sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
+    settings = {key: value for key, value in sizes.items() if value is not None}
+    request = Request(program, table, method, options, settings)
+    return _run(request, out, overwrite, imported)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
+) -> int:
+    """Write report.html and summary.ecsv again from a finished run."""
+    from bayesdust.runs import rewrite_report
+
+    return _verdict(rewrite_report(folder), folder)
+
+
+@app.command()
+def galaxies() -> int:
+    """List the galaxies whose facts are built in."""
+    from bayesdust.catalogs.galaxies import built_in
+
+    typer.echo(f"{'name':<18}{'distance [kpc]':>15}{'R_half [arcmin]':>17}{'v_sys [km/s]':>14}")
+    for galaxy in built_in():
+        numbers = (galaxy.distance, galaxy.rhalf, galaxy.v_sys)
+        cells = ("-" if value is None else f"{value:.1f}" for value in numbers)
+        typer.echo("{:<18}{:>15}{:>17}{:>14}".format(galaxy.name, *cells))
+    return OK
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Galaxy, such as fornax.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write (ECSV).")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+) -> int:
+    """Get a galaxy's published catalogue of stars from VizieR."""
+    from bayesdust.catalogs.fetch import fetch as get
+
+    typer.echo(get(name, out, overwrite=overwrite))
+    return OK
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> int:
+    """List the models, or copy one to edit."""
+    from bayesdust.inference.programs import describe, shipped
+
+    if context.invoked_subcommand is None:
+        for name, path in shipped().items():
+            typer.echo(f"{name:<14}{describe(path)}")
+    return OK
+
+
+@models_app.command("copy")
+def models_copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a shipped model.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="New file, or a folder to put it in.")
+    ] = Path("."),
+) -> int:
+    """Copy a model to edit; prints the path of the copy."""
+    from bayesdust.inference.programs import copy
+
+    typer.echo(copy(name, target))
+    return OK
+
+
+def _run(request: Any, out: Path, overwrite: bool, imported: float) -> int:
+    """Run and show how far it is; the verdict is the exit code."""
+    from bayesdust.progress import Progress
+    from bayesdust.runs import run
+
+    _keep_compiled()
+    for warning in request.stars.warnings:
+        logging.warning("warning: %s", warning)
+    spent = {"import": imported - STARTED, "reading": time.perf_counter() - imported}
+    command = ["bayesdust", *sys.argv[1:]]
+    with Progress() as show:
+        verdict = run(
+            request, out, overwrite=overwrite, on_progress=show, spent=spent, command=command
+        )
+    return _verdict(verdict, out)
+
+
+def _keep_compiled() -> None:
+    """Have XLA keep what it compiles in the user's cache, unless the user has chosen a place."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bayesdust" / "xla"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written: it goes slower, and that is all
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _verdict(verdict: Any, out: Path) -> int:
+    typer.echo(f"{out / 'report.html'}: diagnostics {'passed' if verdict.passed else 'FAILED'}")
+    for check in verdict.failures:
+        typer.echo(f"  {check.sentence}", err=True)
+    return OK if verdict.passed else FAILED
+
+
+def _pairs(name: str, items: list[str] | None) -> dict[str, str]:
+    """{"a": "b"} from ["a=b"], the values of the option called `name`."""
+    pairs: dict[str, str] = {}
+    for item in items or []:
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise BayesdustError(f"{name} {item!r} should read KEY=VALUE.")
+        if key in pairs:
+            raise BayesdustError(f"{name} {key} is given twice: give it once.")
+        pairs[key] = value
+    return pairs
+
+
+def _value(text: str) -> bool | float | str:
+    """A flag, a number, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _spelt(message: str) -> str:
+    """A message that advises a keyword of the Python API, advising an option instead."""
+
+    def options(match: re.Match) -> str:
+        pairs = re.findall(r"'([^']*)': '([^']*)'", match[2])
+        return " ".join(f"--{match[1]} {shlex.quote(f'{key}={value}')}" for key, value in pairs)
+
+    message = re.sub(r"(unit|column)s=\{([^{}]*)\}", options, message)
+    return re.sub(r": (unit|column)s names ", r": --\1 names ", message)
+
+
+def _usage(error: Any) -> str:
+    """A usage error in one line, with where to read more."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{text} (see {context.command_path if context else 'bayesdust'} --help)."
+
+
+def _say(message: str, code: int) -> int:
+    typer.echo(message, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

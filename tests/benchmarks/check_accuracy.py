@@ -1,0 +1,500 @@
+"""How accurate sigma_los is: `make check-accuracy` rewrites docs/results/accuracy.md.
+
+Every registered halo x tracer x anisotropy, each with many parameters, at R/r* from 0.01 to 20:
+the worst relative error against `tests/independent.py` (other formulas, adaptive quadrature, the
+integrals in the other order); for every combination the gradient in every parameter, reverse mode
+against finite differences and against forward mode; and galpy's Jeans module as a second opinion.
+
+What is finished is kept in build/check-accuracy, so the same command goes on where it was stopped;
+a change of the package or of this check starts the part afresh that it touches.
+"""
+
+import argparse
+import datetime
+import functools
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+import independent  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from differences import finite_differences, sizes  # noqa: E402
+from jax.flatten_util import ravel_pytree  # noqa: E402
+from registry_examples import (  # noqa: E402
+    ANISOTROPY_EXAMPLES,
+    HALO_EXAMPLES,
+    TRACER_EXAMPLES,
+    combinations,
+)
+
+from bayesdust.anisotropy import ANISOTROPIES  # noqa: E402
+from bayesdust.dynamics.jeans import JeansGrid, sigma_r  # noqa: E402
+from bayesdust.potentials.halos import HALOS  # noqa: E402
+from bayesdust.tracers import TRACERS  # noqa: E402
+from bayesdust.units import G  # noqa: E402
+
+# what the numbers depend on
+PACKAGE = sorted(
+    Path(str(module.__file__))
+    for name, module in sys.modules.items()
+    if name.startswith("bayesdust.")
+)
+LIMIT = 1e-4
+FAINTEST = 1e-20  # of the central surface density: further out a steep profile has no star at all
+SCALE = 0.25  # r* [kpc]
+RADII = SCALE * np.geomspace(0.01, 20, 13)
+Spec = independent.Spec
+Combination = tuple[Spec, Spec, Spec]
+
+
+def product(name: str, **values: Sequence[Any]) -> list[Spec]:
+    """One spec for every combination of the values."""
+    return [
+        (name, dict(zip(values, some, strict=True))) for some in itertools.product(*values.values())
+    ]
+
+
+def halo_grid() -> list[Spec]:
+    """Scale radii from well inside to far outside the stars, inner slopes from 0 to 1.9."""
+    rho_s, r_s, slopes = [6.4e7], [0.4 * SCALE, 4 * SCALE, 40 * SCALE], [0.0, 0.5, 1.0, 1.5, 1.9]
+    common = {"rho_s": rho_s, "r_s": r_s}
+    specs = product("gnfw", **common, gamma=slopes)
+    for alpha, beta in ((2.0, 4.0), (1.0, 2.5), (0.5, 4.0), (3.0, 3.5), (1.0, 3.0), (2.0, 6.0)):
+        specs += product("zhao", **common, alpha=[alpha], beta=[beta], gamma=[0.0, 1.0, 1.9])
+    specs += product("nfw", **common) + product("burkert", **common)
+    specs += product("einasto", **common, alpha=[0.1, 0.17, 0.5, 1.0])
+    specs += product(
+        "corenfwtides",
+        **common,
+        r_c=[0.5 * SCALE, 2 * SCALE],
+        n=[0.1, 1.0],
+        r_t=[0.5 * SCALE, 2 * SCALE, 10 * SCALE],
+        delta=[3.5, 5.0],
+    )
+    return specs + missing(HALOS, HALO_EXAMPLES, specs)
+
+
+def tracer_grid() -> list[Spec]:
+    """Cored and cuspy, shallow and steep; every size is r*."""
+    zhao = [(2, 5, 0), (2, 5, 0.1), (2, 5, 1), (1, 3.2, 0.5), (1, 4, 0), (4, 4, 0.1)]
+    zhao += [(2, 6, 2), (4, 9, 0)]
+    specs = product("plummer", a=[SCALE])
+    specs += [
+        ("zhao", {"r_s": SCALE, "alpha": float(a), "beta": float(b), "gamma": float(c)})
+        for a, b, c in zhao
+    ]
+    specs += product("exponential", R_d=[SCALE])
+    specs += product("sersic", R_e=[SCALE], m=[0.5, 0.7, 1.0, 2.0, 4.0, 8.0])
+    sizes, weights = np.array([0.4, 2.0]) * SCALE, np.array([1.0, 2.0])
+    specs.append(("plummer_sum", {"a": sizes, "weights": weights}))
+    return specs + missing(TRACERS, TRACER_EXAMPLES, specs)
+
+
+def anisotropy_grid() -> list[Spec]:
+    """beta from -3 to 0.9, and to 1 outside for the profiles that go there."""
+    specs: list[Spec] = [("isotropic", {})]
+    specs += product("constant", beta_0=[-3.0, -1.0, -0.3, 0.3, 0.5, 0.7, 0.9])
+    specs += product("osipkov_merritt", r_a=[0.1 * SCALE, 0.3 * SCALE, SCALE, 4 * SCALE])
+    for beta_0, beta_inf in ((0.0, 1.0), (-3.0, 0.9), (0.9, -3.0), (-0.5, 0.5)):
+        for r_a, eta in ((0.3, 2.0), (2.0, 0.5), (1.0, 1.0), (1.0, 3.0), (1.0, 4.0), (5.0, 4.0)):
+            values = {"beta_0": beta_0, "beta_inf": beta_inf, "r_a": r_a * SCALE, "eta": eta}
+            specs.append(("baes_van_hese", values))
+    return specs + missing(ANISOTROPIES, ANISOTROPY_EXAMPLES, specs)
+
+
+def missing(registry: Any, examples: Any, specs: list[Spec]) -> list[Spec]:
+    """The examples of entries that no grid above has: a new profile is checked without more."""
+    known = {name for name, _ in specs}
+    return [(name, fields) for name in registry if name not in known for fields in examples[name]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared: a full product."""
+
+    halos: list[Spec] = field(default_factory=halo_grid)
+    tracers: list[Spec] = field(default_factory=tracer_grid)
+    anisotropies: list[Spec] = field(default_factory=anisotropy_grid)
+    radii: np.ndarray = field(default_factory=lambda: RADII)
+
+
+# --- references ---------------------------------------------------------------------------------
+
+
+def references(grid: Grid, folder: Path | None = None) -> np.ndarray:
+    """sigma_los (anisotropies, radii, tracers, halos) by adaptive quadrature, kept in `folder`."""
+    shape = (len(grid.anisotropies), len(grid.radii), len(grid.tracers), len(grid.halos))
+    values = np.zeros(shape)
+    sources = independent.Sources(grid.halos, grid.tracers)
+    progress = Progress("references", shape[0] * shape[1])
+    for j, R in enumerate(grid.radii):
+        sources.forget()
+        for i, anisotropy in enumerate(grid.anisotropies):
+            kept = folder / f"reference-{i}-{j}.npy" if folder else None
+            if kept and kept.exists():
+                values[i, j] = np.load(kept)
+            else:
+                values[i, j] = independent.dispersions(float(R), sources, anisotropy)
+                if kept:
+                    np.save(kept.with_suffix(".part.npy"), values[i, j])
+                    kept.with_suffix(".part.npy").rename(kept)
+            progress.step()
+    return values
+
+
+# --- the package --------------------------------------------------------------------------------
+
+
+def build(kinds: tuple[str, str, str], fields: Sequence[Any]) -> tuple[Any, Any, Any]:
+    halo, tracer, anisotropy = kinds
+    return (
+        HALOS[halo](**fields[0]),
+        TRACERS[tracer](**fields[1]),
+        ANISOTROPIES[anisotropy](**fields[2]),
+    )
+
+
+@functools.cache
+def _dispersions(halo: str, tracer: str, anisotropy: str) -> Any:
+    """Compiled sigma_los (anisotropies, halos, radii) of stacked parameters."""
+
+    def one(grid, halo_fields, tracer_fields, anisotropy_fields):
+        fields = (halo_fields, tracer_fields, anisotropy_fields)
+        return jnp.sqrt(grid.variance(*build((halo, tracer, anisotropy), fields)))
+
+    over_halos = jax.vmap(one, (None, 0, None, None))
+    if anisotropy == "isotropic":
+        return jax.jit(lambda *args: over_halos(*args)[None])
+    return jax.jit(jax.vmap(over_halos, (None, None, None, 0)))
+
+
+def floats(fields: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype=float), fields)
+
+
+def stack(specs: Sequence[Spec]) -> Any:
+    return jax.tree.map(lambda *x: jnp.stack(x), *[floats(fields) for _, fields in specs])
+
+
+def places(specs: Sequence[Spec], name: str) -> list[int]:
+    return [i for i, (kind, _) in enumerate(specs) if kind == name]
+
+
+def names(specs: Sequence[Spec]) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in specs))
+
+
+def errors_of_tracer(grid: Grid, tracer_index: int, expected: np.ndarray) -> dict[str, Any]:
+    """Worst error of every halo and anisotropy with one tracer, and where it is."""
+    name, fields = grid.tracers[tracer_index]
+    tracer_fields = floats(fields)
+    surface_density = independent.tracer(name, fields)[1](grid.radii)
+    seen = surface_density > FAINTEST * surface_density[0]
+    radii, expected = grid.radii[seen], expected[:, seen]
+    jeans = JeansGrid.build(radii, TRACERS[name](**tracer_fields), floor=0.0)
+    worst: dict[str, Any] = {}
+    for halo, anisotropy in itertools.product(names(grid.halos), names(grid.anisotropies)):
+        h, a = places(grid.halos, halo), places(grid.anisotropies, anisotropy)
+        stacked = {} if anisotropy == "isotropic" else stack([grid.anisotropies[i] for i in a])
+        halos = stack([grid.halos[i] for i in h])
+        got = np.asarray(_dispersions(halo, name, anisotropy)(jeans, halos, tracer_fields, stacked))
+        wanted = expected[np.ix_(a, range(len(radii)), [tracer_index], h)][:, :, 0]
+        error = np.abs(got.transpose(0, 2, 1) / wanted - 1)
+        error = np.where(np.isfinite(error), error, np.inf)
+        i, j, k = np.unravel_index(np.argmax(error), error.shape)
+        worst[f"{halo}|{name}|{anisotropy}"] = {
+            "error": float(error[i, j, k]),
+            "above": int(np.sum(error > LIMIT)),
+            "count": int(error.size),
+            "R": float(radii[j]),
+            "fields": readable([grid.halos[h[k]], (name, fields), grid.anisotropies[a[i]]]),
+        }
+    return worst
+
+
+def readable(specs: Sequence[Spec]) -> str:
+    return "; ".join(
+        ", ".join(f"{k}={np.array2string(np.asarray(v), precision=3)}" for k, v in fields.items())
+        for _, fields in specs
+    )
+
+
+def gradient_errors(
+    combination: Combination, radii: np.ndarray, *, compiled: bool = False, seed: int = 0
+) -> dict[str, float]:
+    """Reverse mode against finite differences in every parameter, and against forward mode.
+
+    Of ln sigma_los^2 in the parameters divided by their size, so that errors are relative ones.
+    `compiled` pays for one combination; for many, operation by operation is faster.
+    """
+    kinds = tuple(name for name, _ in combination)
+    numbers = floats(tuple(fields for _, fields in combination))
+    jeans = JeansGrid.build(radii, TRACERS[kinds[1]](**numbers[1]), floor=0.0)
+    flat, unflatten = ravel_pytree(numbers)
+    direction = sizes(flat) * np.random.default_rng(seed).normal(size=len(flat))
+
+    def ln_variance(x):
+        return jnp.log(jeans.variance(*build(kinds, unflatten(x))))
+
+    def both(x):
+        return jax.jacrev(ln_variance)(x), jax.jvp(ln_variance, (x,), (direction,))[1]
+
+    reverse, forward = (jax.jit(both) if compiled else both)(flat)
+    differences = finite_differences(ln_variance, flat)
+    return {
+        "finite_differences": float(np.max(np.abs(reverse * sizes(flat) - differences))),
+        "forward": float(np.max(np.abs(reverse @ direction - forward))),
+    }
+
+
+def jeans_residual(combination: Combination) -> float:
+    """d(nu sigma_r^2)/dr + 2 beta nu sigma_r^2/r + nu G M/r^2 over its last term, at the worst."""
+    halo, tracer, anisotropy = build(
+        tuple(name for name, _ in combination), [fields for _, fields in combination]
+    )
+
+    def pressure(r):
+        return tracer.density(r) * sigma_r(r, halo, tracer, anisotropy) ** 2
+
+    r = SCALE * jnp.array([0.2, 1.2, 4.0])
+    p, slope = jax.jvp(pressure, (r,), (jnp.ones_like(r),))
+    force = tracer.density(r) * G * halo.enclosed_mass(r) / r**2
+    return float(jnp.max(jnp.abs((slope + 2 * anisotropy.beta(r) * p / r) / force + 1)))
+
+
+def galpy_difference(combination: Combination, radius: float) -> float:
+    """sigma_los here over galpy.df.jeans, which integrates in the usual order, minus one."""
+    from bayesdust.interop import GALPY_RO as RO
+    from bayesdust.interop import GALPY_VO as VO
+    from bayesdust.interop import silence_galpy
+
+    silence_galpy()
+    from galpy.df import jeans as galpy_jeans
+    from galpy.potential.SphericalPotential import SphericalPotential
+
+    mass = independent.halo(*combination[0])[1]
+
+    class GalpyHalo(SphericalPotential):  # the door of interop would work too, more slowly
+        def _rforce(self, r, t=0.0):
+            return -G * float(mass(r * RO)) / (r**2 * RO * VO**2)
+
+    halo, tracer, anisotropy = build(
+        tuple(name for name, _ in combination), [fields for _, fields in combination]
+    )
+    nu, sigma = independent.tracer(*combination[1])
+    beta, _ = independent.anisotropy(*combination[2])
+    constant = combination[2][0] in ("isotropic", "constant")
+    if combination[1][0] == "sersic" and not constant:
+        return float("nan")  # four integrals inside one another: minutes each, and then no number
+    theirs = VO * galpy_jeans.sigmalos(
+        GalpyHalo(),
+        radius / RO,
+        dens=lambda x: max(float(nu(x * RO)), 1e-200),  # galpy divides by it
+        surfdens=float(sigma(radius)) / RO,
+        beta=beta(1.0) if constant else (lambda x: beta(x * RO)),
+        use_physical=False,
+    )
+    jeans = JeansGrid.build(RADII, tracer, floor=0.0)
+    place = int(np.argmin(np.abs(RADII - radius)))
+    assert RADII[place] == radius
+    return float(jnp.sqrt(jeans.variance(halo, tracer, anisotropy))[place] / theirs - 1)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+class Progress:
+    """Prints how far a stage is and how long it still takes, every few seconds."""
+
+    def __init__(self, stage: str, total: int):
+        self.stage, self.total, self.done = stage, total, 0
+        self.start = self.shown = time.monotonic()
+
+    def step(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.shown > 5 or self.done == self.total:
+            self.shown = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            print(f"{self.stage}: {self.done} of {self.total}, {left:.0f} s left", flush=True)
+
+
+class Kept:
+    """Finished pieces of a stage in one file of JSON lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = {}
+        for line in lines:
+            try:
+                self.known |= json.loads(line)
+            except json.JSONDecodeError:  # the last line of a run that was stopped
+                continue
+
+    def get(self, key: str, make: Any) -> Any:
+        if key not in self.known:
+            self.known[key] = make()
+            with self.path.open("a") as out:
+                out.write(json.dumps({key: self.known[key]}) + "\n")
+        return self.known[key]
+
+
+def digest(*parts: Any) -> str:
+    text = b"".join(p.read_bytes() if isinstance(p, Path) else repr(p).encode() for p in parts)
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def commit() -> str:
+    def git(*args: str) -> str:
+        run = subprocess.run(["git", *args], cwd=REPOSITORY, capture_output=True, text=True)
+        return run.stdout.strip() if run.returncode == 0 else ""
+
+    changed = " with uncommitted changes" if git("status", "--porcelain", "bayesdust") else ""
+    return (git("rev-parse", "--short", "HEAD") or "none yet") + changed
+
+
+def measure(grid: Grid, cache: Path) -> dict[str, Any]:
+    """All three comparisons, resuming from `cache`."""
+    here = Path(__file__)
+    yardstick = Path(independent.__file__)
+    references_at = cache / f"references-{digest(yardstick, grid)}"
+    references_at.mkdir(parents=True, exist_ok=True)
+    expected = references(grid, references_at)
+    kept = Kept(cache / f"{digest(here, yardstick, *PACKAGE, grid)}.jsonl")
+
+    errors: dict[str, Any] = {}
+    progress = Progress("errors, by tracer", len(grid.tracers))
+    for index in range(len(grid.tracers)):
+        found = kept.get(f"errors {index}", lambda i=index: errors_of_tracer(grid, i, expected))
+        for key, value in found.items():
+            before = errors.get(key, {"error": -1.0, "above": 0, "count": 0})
+            best = value if value["error"] > before["error"] else before
+            totals = {k: value[k] + before[k] for k in ("above", "count")}
+            errors[key] = best | totals
+        progress.step()
+
+    gradients, galpy, residuals = {}, {}, {}
+    every = list(combinations())
+    progress = Progress("gradients, by combination", len(every))
+    for combination in every:
+        key = "|".join(name for name, _ in combination)
+        radii = SCALE * np.geomspace(0.05, 10, 5)
+        gradients[key] = kept.get(
+            f"gradient {key}", lambda c=combination, r=radii: gradient_errors(c, r)
+        )
+        residuals[key] = kept.get(f"jeans {key}", lambda c=combination: jeans_residual(c))
+        progress.step()
+    progress = Progress("galpy, by combination", len(every))
+    for combination in every:
+        key = "|".join(name for name, _ in combination)
+        galpy[key] = kept.get(
+            f"galpy {key}", lambda c=combination: abs(galpy_difference(c, RADII[8]))
+        )
+        progress.step()
+    return {"errors": errors, "gradients": gradients, "galpy": galpy, "jeans": residuals}
+
+
+def table(values: dict[str, float], mark: float) -> Iterator[str]:
+    """Rows halo x tracer, columns anisotropy; values above `mark` in bold."""
+    columns = list(ANISOTROPIES)
+    yield "| halo | tracer | " + " | ".join(columns) + " |"
+    yield "|---|---|" + "---|" * len(columns)
+    for halo, tracer in itertools.product(HALOS, TRACERS):
+        cells = [values[f"{halo}|{tracer}|{a}"] for a in columns]
+        texts = [f"**{c:.1e}**" if c > mark else f"{c:.1e}" for c in cells]
+        yield f"| {halo} | {tracer} | " + " | ".join(texts) + " |"
+
+
+def write(results: dict[str, Any], grid: Grid, command: str, path: Path) -> bool:
+    """The page; whether every number is within its limit."""
+    errors = {key: row["error"] for key, row in results["errors"].items()}
+    by_differences = {k: row["finite_differences"] for k, row in results["gradients"].items()}
+    forward = max(row["forward"] for row in results["gradients"].values())
+    above = sum(row["above"] for row in results["errors"].values())
+    count = sum(row["count"] for row in results["errors"].values())
+    today = datetime.date.today().isoformat()
+    lines = [
+        "# Accuracy of sigma_los",
+        "",
+        f"`{command}`, {today}, commit {commit()}, jax {jax.__version__}.",
+        "",
+        f"Worst relative error of sigma_los against adaptive quadrature with the integration order "
+        f"exchanged (`tests/independent.py`), over {len(grid.halos)} halos x {len(grid.tracers)} "
+        f"tracers x {len(grid.anisotropies)} anisotropies x {len(grid.radii)} radii, R/r* from "
+        f"{grid.radii[0] / SCALE:g} to {grid.radii[-1] / SCALE:g}: "
+        f"{count - above:,} of {count:,} within {LIMIT:g}, the worst {max(errors.values()):.1e}. "
+        f"Bold: above the limit. Radii where Sigma is below {FAINTEST:g} of its central value are left "
+        "out.",
+        "",
+        *table(errors, LIMIT),
+        "",
+    ]
+    if above:
+        lines += ["Where the limit is missed, the worst of each combination:", ""]
+        for key, row in results["errors"].items():
+            if row["error"] > LIMIT:
+                what = key.replace("|", ", ")
+                lines.append(
+                    f"- {what}: {row['error']:.1e} at R = {row['R']:.3g} kpc "
+                    f"({row['above']} of {row['count']} above): {row['fields']}"
+                )
+        lines.append("")
+    lines += [
+        "## Gradients",
+        "",
+        "Largest difference between reverse mode and sixth-order finite differences of "
+        "ln sigma_los^2, in every parameter (in units of its own size), first example of each "
+        f"combination. Reverse and forward mode differ by at most {forward:.0e}.",
+        "",
+        *table(by_differences, 1e-6),
+        "",
+        "## galpy",
+        "",
+        f"Difference from `galpy.df.jeans.sigmalos` at R/r* = {RADII[8] / SCALE:.2g}, first example of "
+        "each combination (nan: not done, Sersic with a varying beta nests four integrals in galpy).",
+        "",
+        *table(results["galpy"], LIMIT),
+        "",
+    ]
+    lines += [
+        "## The Jeans equation itself",
+        "",
+        "What is left of it, relative to its force term, when sigma_r(r) is put in and differentiated "
+        "automatically; the worst of three radii, first example of each combination.",
+        "",
+        *table(results["jeans"], LIMIT),
+        "",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+    return not above and max(by_differences.values()) <= 1e-6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs/results/accuracy.md")
+    parser.add_argument("--cache", type=Path, default=REPOSITORY / "build/check-accuracy")
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    grid = Grid()
+    results = measure(grid, args.cache)
+    good = write(results, grid, "make check-accuracy", args.out)
+    print(f"{'within' if good else 'NOT everywhere within'} the limits: see {args.out}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

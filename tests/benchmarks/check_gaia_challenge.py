@@ -1,0 +1,129 @@
+"""Is the truth inside? `make check-gaia-challenge` fits the nine Gaia Challenge mocks and writes
+docs/results/gaia-challenge.md: rho(150 pc) and M(<1.8 R_half) against the truth, misses included.
+
+Finished fits are kept in build/check-gaia-challenge, so the same command goes on where it stopped.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+import numpy as np  # noqa: E402
+from astropy.table import Table  # noqa: E402
+from benchmarks.results import provenance, settled_run  # noqa: E402
+
+from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
+from bayesdust.catalogs.facts import Galaxy  # noqa: E402
+from bayesdust.inference.programs import load  # noqa: E402
+from bayesdust.potentials import GNFW  # noqa: E402
+from bayesdust.runs import Request  # noqa: E402
+from bayesdust.units import ARCMIN  # noqa: E402
+
+DISTANCE = 80.0  # kpc
+CUSP, CORE = GNFW(6.4e7, 1.0, 1.0), GNFW(4e8, 1.0, 0.0)
+CASES = {
+    "gs100_bs050_rcrs025_rarcinf_cusp_0064mpc3_df_1000_0.xyvz.txt": (CUSP, 1.0),
+    **{
+        f"gs010_bs050_rcrs010_rarc100_cusp_0064mpc3_df_{n}_0{err}.dat": (CUSP, 0.1)
+        for n in (1000, 100)
+        for err in ("", "_err")
+    },
+    **{
+        f"gs010_bs050_rcrs025_rarc100_core_0400mpc3_df_{n}_0{err}.dat": (CORE, 0.1)
+        for n in (1000, 100)
+        for err in ("", "_err")
+    },
+}
+
+
+def stars_of(path: Path) -> Stars:
+    """One file as a catalogue: velocities along z, the light fitted to the same stars' positions."""
+    columns = np.loadtxt(path)
+    x, y, v_los = columns[:, 0], columns[:, 1], columns[:, -1]
+    error = np.full(len(x), 2.0 if "_err" in path.name else 0.0)
+    positions = Table({"x": x, "y": y, "p_member": np.ones(len(x))})
+    table = Table({"x": x, "y": y, "v_los": v_los, "v_los_err": error})
+    rhalf = float(np.median(np.hypot(x, y))) / DISTANCE / ARCMIN
+    galaxy = Galaxy(path.stem[:40], DISTANCE, rhalf=rhalf, rhalf_err=0.1 * rhalf, v_sys=0.0)
+    return read_stars(table, galaxy, photometry=positions)
+
+
+def orbits_of(name: str, anisotropy: str) -> str:
+    """Isotropic orbits for the isotropic file, the asked for ones elsewhere."""
+    return "isotropic" if "rarcinf" in name else anisotropy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--anisotropy", default="osipkov_merritt")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+    rows, inside, outside = [], 0, 0
+    for number, (name, (halo, light_gamma)) in enumerate(CASES.items(), 1):
+        orbits = orbits_of(name, arguments.anisotropy)
+        print(f"[{number}/{len(CASES)}] {name} ({orbits})", flush=True)
+        stars = stars_of(data / "gaia_challenge" / name)
+        options = {"anisotropy": orbits, "light": "joint", "light_gamma": light_gamma}
+        request = Request(load("dsph_gnfw"), stars, "nuts", options, {"seed": arguments.seed})
+        folder = REPOSITORY / "build" / "check-gaia-challenge" / f"{Path(name).stem}-{orbits}"
+        tree, passed = settled_run(request, folder)
+        posterior = tree["posterior"]
+        r = posterior["r"].values
+        marks = posterior["r"].attrs
+        for label, variable, index, truth in (
+            ("rho(150 pc)", "rho", marks["0.15kpc_index"], halo.density),
+            ("M(<1.8 R_half)", "mass", marks["1.8rhalf_index"], halo.enclosed_mass),
+        ):
+            draws = np.log10(posterior[variable].values[..., index].ravel())
+            value = float(np.log10(truth(r[index])))
+            q = np.quantile(draws, [0.0015, 0.025, 0.16, 0.5, 0.84, 0.975, 0.9985])
+            where = (
+                "95 %" if q[1] <= value <= q[5] else "99.7 %" if q[0] <= value <= q[6] else "OUT"
+            )
+            inside += where == "95 %"
+            outside += where == "OUT"
+            z = (value - draws.mean()) / draws.std()
+            rows.append(
+                f"| {Path(name).stem} | {orbits} | {label} | {value:.3f} | {q[3]:.3f} "
+                f"| {q[2]:.3f} to {q[4]:.3f} | {q[1]:.3f} to {q[5]:.3f} | {z:+.1f} | {where} "
+                f"| {'yes' if passed else 'NO'} |"
+            )
+            print("   ", rows[-1], flush=True)
+    summary = f"{inside} of {len(rows)} truths inside 95 %, {outside} outside 99.7 %."
+    print(summary)
+    header = [
+        "| file | orbits | log10 of | truth | median | 68 % | 95 % | (truth - mean)/sd | inside "
+        "| diagnostics pass |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    target = REPOSITORY / "docs" / "results" / f"gaia-challenge-{arguments.anisotropy}.md"
+    target.write_text(
+        "\n".join(
+            [
+                "# Gaia Challenge mocks",
+                "",
+                f"`dsph_gnfw`, distance {DISTANCE:.0f} kpc, light of slopes "
+                "(2, 5, gamma_*), gamma_* the mock's own, its R_half fitted to "
+                "the same stars' positions, 4 chains of 1,000 draws. Densities in Msun/kpc3, masses "
+                "in Msun.",
+                "",
+                summary,
+                "",
+                *header,
+                *rows,
+                "",
+                provenance(f"make check-gaia-challenge ARGS='--anisotropy {arguments.anisotropy}'"),
+            ]
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

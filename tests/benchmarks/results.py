@@ -1,0 +1,37 @@
+"""What the long checks share: runs that are kept once they are settled, and where figures come from."""
+
+import datetime
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bayesdust.errors import BayesdustError
+from bayesdust.runs import Request, load, run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
+    """The DataTree of a request and whether its diagnostics passed; a finished one is reused.
+
+    A folder finished by another request (changed model, data, versions) is run again.
+    """
+    try:
+        tree, record = load(folder)
+        wanted = json.loads(json.dumps(request.fingerprint()))
+        kept = json.loads((folder / "fingerprint.json").read_text())
+        if kept == wanted:
+            return tree, record["passed"]
+    except (BayesdustError, OSError):
+        pass
+    verdict = run(request, folder, overwrite=True)
+    (folder / "fingerprint.json").write_text(json.dumps(request.fingerprint()))
+    return load(folder)[0], verdict.passed
+
+
+def provenance(command: str) -> str:
+    """The last line of a page of results: command, commit and date."""
+    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    return f"Made by `{command}` at commit {commit} on {datetime.date.today().isoformat()}."
