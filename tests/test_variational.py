@@ -42,6 +42,12 @@ def banana(x):
     return jax.scipy.stats.norm.logpdf(x[0]) + bent
 
 
+#: ELBO of the best normal guide on `banana`, independent with sds a and 1/2: the maximum over a of
+#: 1/2 + ln a - a^2/2 - a^4, where 4 a^4 + a^2 = 1
+_A2 = (np.sqrt(17) - 1) / 8
+BEST_NORMAL = 0.5 + 0.5 * np.log(_A2) - 0.5 * _A2 - _A2**2
+
+
 def test_the_mode_and_the_width_there():
     mode, root = laplace(gaussian, jnp.asarray([MEAN + 3, MEAN - 5]))
     np.testing.assert_allclose(mode, MEAN, atol=1e-4)
@@ -63,6 +69,19 @@ def test_the_sign_of_the_elbo():
     assert found == pytest.approx(distance - LN_EVIDENCE, abs=0.1)
 
 
+def distance_to_the_law(u):
+    """K-L distance of a normal guide from the standard normal, of its draws u (d, n); its error.
+
+    The error is that of the mean of ln q - ln p over the draws, whose sd for a normal guide of
+    covariance C and mean m is sqrt(tr (C - 1)^2 / 2 + m C m).
+    """
+    mean, cov = u.mean(axis=1), np.cov(u)
+    excess = cov - np.eye(len(mean))
+    distance = (np.trace(excess) + mean @ mean - np.linalg.slogdet(cov)[1]) / 2
+    variance = np.trace(excess @ excess) / 2 + mean @ cov @ mean
+    return distance, np.sqrt(variance / u.shape[1])
+
+
 FULL_RANK = Plan(guide="normal", num_steps=250, num_proposals=10_000)
 
 
@@ -77,11 +96,17 @@ def full_rank():
 def test_full_rank_normal_on_a_normal_law(full_rank):
     found, steps = full_rank
     u = np.linalg.solve(ROOT, (found.x - MEAN).T)
-    np.testing.assert_allclose(u @ found.weights, 0.0, atol=0.05)
-    np.testing.assert_allclose(np.cov(u, aweights=found.weights), np.eye(3), atol=0.08)
+    error = 1 / np.sqrt(found.ess)
+    np.testing.assert_allclose(u @ found.weights, 0.0, atol=5 * error)
+    np.testing.assert_allclose(
+        np.cov(u, aweights=found.weights), np.eye(3), atol=5 * np.sqrt(2) * error
+    )
     assert found.pareto_k < PARETO_K_MAX
-    assert found.elbo == pytest.approx(LN_EVIDENCE, abs=0.1)
-    assert found.ess > 0.9 * len(found.x)
+    # half of the weights' worth is kept even by a guide twice as wide in every direction
+    assert found.ess > len(found.x) / 2
+    distance, error = distance_to_the_law(u)
+    assert found.elbo == pytest.approx(LN_EVIDENCE - distance, abs=5 * error)
+    assert distance > 10 * error  # so that an ELBO without the distance would be seen
     phases = list(dict.fromkeys(phase for _, _, phase in steps))
     assert phases == ["looking for the mode", "compiling", "training", "weighing"]
     assert [s[:2] for s in steps if s[2] == "training"] == [(n, 300) for n in (0, 100, 200, 300)]
@@ -89,18 +114,24 @@ def test_full_rank_normal_on_a_normal_law(full_rank):
 
 @pytest.mark.slow
 def test_a_flow_bends_where_a_normal_cannot():
+    """The flow of middle k among three: training is chaotic, and k of one run the work of few draws."""
     start = jnp.zeros((1, 2))
     normal = approximate(banana, start, Plan(guide="normal", num_steps=300))
-    flow = approximate(banana, start, Plan(num_steps=1200))
-    assert flow.elbo > normal.elbo + 0.2
-    assert flow.elbo < 0.01  # ln evidence is 0
+    flows = [approximate(banana, start, Plan(num_steps=1200, seed=seed)) for seed in range(3)]
+    flow = sorted(flows, key=lambda found: found.pareto_k)[1]
+    errors = [5 * np.std(g.log_weights) / np.sqrt(len(g.x)) for g in (flow, normal)]
     assert flow.pareto_k <= PARETO_K_MAX
-    assert flow.ess > 3 * normal.ess
+    assert flow.ess > normal.ess
+    assert flow.elbo < errors[0]  # ln evidence is 0
+    assert normal.elbo < BEST_NORMAL + errors[1]
+    assert flow.elbo > BEST_NORMAL + errors[0]
+    # after weighing, to the Monte Carlo error; fourth moments: 3 of a normal, at most 7 of the sum
     mean = flow.weights @ flow.x
     sd = np.sqrt(flow.weights @ (flow.x - mean) ** 2)
     exact = np.sqrt([1.0, 0.5**2 + 0.5])
-    np.testing.assert_allclose((mean - [0.0, 0.5]) / exact, 0.0, atol=0.1)
-    np.testing.assert_allclose(sd / exact, 1.0, atol=0.1)
+    error = 1 / np.sqrt(flow.ess)
+    np.testing.assert_allclose((mean - [0.0, 0.5]) / exact, 0.0, atol=5 * error)
+    np.testing.assert_allclose(sd / exact, 1.0, atol=5 * np.sqrt(6) / 2 * error)
 
 
 def test_a_narrow_guide_is_flagged_and_a_wide_one_corrected():
