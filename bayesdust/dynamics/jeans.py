@@ -28,7 +28,7 @@ from bayesdust.tracers import Plummer, Tracer
 from bayesdust.units import G
 
 _Z, _Z_WEIGHTS = quadrature.half_line()
-STEP, FINE_STEP = 0.2, 0.1  # spacing of the nodes in ln r and ln R
+STEP, FINE_STEP = 0.2, 0.07  # spacing of the nodes in ln r and ln R
 _GAUSS = 3  # points a panel
 _ORDER = 10  # points of the local polynomials in ln r
 _OUTER = 300.0  # the grid ends at this many times the largest R
