@@ -172,7 +172,8 @@ def side_by_side(stage: str, function: Callable[[Any], Any], arguments: Sequence
         return {value: function(value) for value in values}
     progress, found = Progress(stage, len(values)), {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    # a process that has compiled for many combinations runs out of room for programs
+    with ProcessPoolExecutor(os.cpu_count(), context, max_tasks_per_child=10) as pool:
         waiting = {pool.submit(function, value): value for value in values}
         for done in as_completed(waiting):
             found[waiting[done]] = done.result()
@@ -426,29 +427,41 @@ def measure(grid: Grid, cache: Path) -> dict[str, Any]:
                 errors[name][key] = best | totals
             progress.step()
 
-    gradients, residuals = {}, {}
-    every = list(combinations())
-    progress = Progress("gradients, by combination", len(every))
-    for combination in every:
-        key = "|".join(name for name, _ in combination)
-        radii = SCALE * np.geomspace(0.05, 10, 5)
-        gradients[key] = kept.get(
-            f"gradient {key}", lambda c=combination, r=radii: gradient_errors(c, r)
-        )
-        residuals[key] = kept.get(f"jeans {key}", lambda c=combination: jeans_residual(c))
-        progress.step()
-    wanted = [i for i, key in enumerate(gradients) if f"galpy {key}" not in kept.known]
-    side_by_side("galpy, by combination", functools.partial(galpy_to, kept), wanted)
-    kept = Kept(kept.path)
-    galpy = {key: kept.get(f"galpy {key}", lambda: math.nan) for key in gradients}
+    every = ["|".join(name for name, _ in combination) for combination in combinations()]
+    found = {}
+    for stage, measure_one in (
+        ("gradient", gradient_of),
+        ("jeans", residual_of),
+        ("galpy", galpy_of),
+    ):
+        keep = functools.partial(keep_one, kept, stage, measure_one)
+        wanted = [i for i, key in enumerate(every) if f"{stage} {key}" not in kept.known]
+        side_by_side(f"{stage}, by combination", keep, wanted)
+        kept = Kept(kept.path)
+        found[stage] = {key: kept.known[f"{stage} {key}"] for key in every}
+    gradients, residuals, galpy = found["gradient"], found["jeans"], found["galpy"]
     return {"errors": errors, "gradients": gradients, "galpy": galpy, "jeans": residuals}
 
 
-def galpy_to(kept: Kept, number: int) -> None:
-    """Compare one combination with galpy and keep the result."""
+def keep_one(
+    kept: Kept, stage: str, measure_one: Callable[[Combination], Any], number: int
+) -> None:
+    """Measure one combination, in a process of its own kind, and keep the result."""
     combination = list(combinations())[number]
     key = "|".join(name for name, _ in combination)
-    kept.get(f"galpy {key}", lambda: abs(galpy_difference(combination, RADII[8])))
+    kept.get(f"{stage} {key}", lambda: measure_one(combination))
+
+
+def gradient_of(combination: Combination) -> dict[str, float]:
+    return gradient_errors(combination, SCALE * np.geomspace(0.05, 10, 5))
+
+
+def residual_of(combination: Combination) -> float:
+    return jeans_residual(combination)
+
+
+def galpy_of(combination: Combination) -> float:
+    return abs(galpy_difference(combination, float(RADII[8])))
 
 
 def table(values: dict[str, float], mark: float) -> Iterator[str]:

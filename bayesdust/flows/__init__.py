@@ -1,0 +1,1 @@
+"""Normalizing flows, all of them flowjax distributions."""
