@@ -20,7 +20,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from flowjax.bijections import AbstractBijection, Chain
+from flowjax.bijections import AbstractBijection, Chain, Invert
 from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
 from jaxtyping import Float
 
@@ -225,21 +225,33 @@ class Orbits(AbstractBijection):
 
 
 def spherical_flow(
-    field: Field, scale: Real = 1.0, gamma: Real | None = None, steps: int = STEPS
+    field: Field,
+    scale: Real = 1.0,
+    gamma: Real | None = None,
+    steps: int = STEPS,
+    *,
+    invert: bool = False,
 ) -> AbstractDistribution:
     """n(x) [1/kpc3], one star in all: cored, or with a cusp of slope `gamma` < 3 (c = gamma/(3 - gamma)).
 
-    `field` moves a standard normal; `scale` [kpc] is the unit of length.
+    `field` moves a standard normal to the stars, which makes draws cheap, or with `invert` the stars to
+    a standard normal, which makes densities cheap; `scale` [kpc] is the unit of length.
     """
-    chain: list[AbstractBijection] = [RadialFlow(field, steps)]
+    flow = RadialFlow(field, steps)
+    chain: list[AbstractBijection] = [Invert(flow) if invert else flow]
     if gamma is not None:
         chain.append(RadialPower(gamma / (3 - gamma)))
-    return Transformed(StandardNormal((3,)), Chain([*chain, SphericalScale(scale)]))
+    return Transformed(_base(), Chain([*chain, SphericalScale(scale)]))
 
 
 def velocity_flow(
     field: Field, anisotropy: Anisotropy, scale: Real = 1.0, steps: int = STEPS
 ) -> AbstractDistribution:
     """p(v | x) [(km/s)^-3] with the given anisotropy; `field` is conditional on the position [kpc]."""
-    chain = [RadialFlow(field, steps, (3,)), SphericalScale(scale), Orbits(anisotropy)]
-    return Transformed(StandardNormal((3,)), Chain(chain))
+    flow = RadialFlow(field, steps, (3,))
+    orbits = Orbits(anisotropy)
+    return Transformed(_base(), Chain([flow, SphericalScale(scale), orbits]))
+
+
+def _base() -> AbstractDistribution:
+    return StandardNormal((3,))
