@@ -34,6 +34,11 @@ QUANTILES = {
     "q975": 0.975,
 }
 PROFILES = {"r", "R", "angle", "star"}  # dimensions of curves, reported at chosen places
+WEIGHTS = {
+    "weight",
+    "knot",
+    "turn",
+}  # and of what a network or a free profile is made of: not reported
 COLUMNS = ("name", "unit", "mean", "sd", *QUANTILES, "rhat", "ess_bulk", "ess_tail", "mcse")
 
 
@@ -99,7 +104,7 @@ def scalars(tree: DataTree, group: str = "posterior") -> dict[str, Scalar]:
 def _plain(name: str, variable: Any) -> Iterator[tuple[str, Scalar]]:
     """A scalar as it is, a vector (or more) element by element, name[0], name[1], ...; no profiles."""
     rest = [d for d in variable.dims if d not in ("chain", "draw")]
-    if set(rest) & PROFILES or not {"chain", "draw"} <= set(variable.dims):
+    if set(rest) & (PROFILES | WEIGHTS) or not {"chain", "draw"} <= set(variable.dims):
         return
     shape = [variable.sizes[d] for d in rest]
     for place in np.ndindex(*shape):

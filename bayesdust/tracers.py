@@ -103,7 +103,7 @@ class ZhaoTracer(Tracer):
 
     @property
     def half_light_radius(self) -> Array:
-        return _half_light_radius(self, self.r_s)
+        return solve_half_light_radius(self, self.r_s)
 
 
 class Sersic(Tracer):
@@ -199,12 +199,13 @@ class PlummerSum(Tracer):
 
     @property
     def half_light_radius(self) -> Array:
-        return _half_light_radius(self, jnp.max(self.a))
+        return solve_half_light_radius(self, jnp.max(self.a))
 
 
-def _half_light_radius(tracer: Tracer, scale: Real) -> Array:
-    """Root of projected_fraction = 1/2 by Newton's method on its logit, near linear in ln R.
+def solve_half_light_radius(tracer: Tracer, scale: Real) -> Array:
+    """R_half [kpc], the root of projected_fraction = 1/2, searched from `scale` [kpc].
 
+    By Newton's method on its logit, which is near linear in ln R.
     The last step, the only one differentiated, carries the gradient of the implicit function.
     """
     frozen = jax.lax.stop_gradient(tracer)

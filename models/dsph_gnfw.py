@@ -4,8 +4,8 @@ Spherical Jeans analysis of line-of-sight velocities, one Gaussian a star. Every
 page; copy the file (`bayesdust models copy dsph_gnfw`) and change what you do not believe.
 
 Options (`--option KEY=VALUE`): anisotropy = isotropic | constant | osipkov_merritt | baes_van_hese;
-membership = none | given | mixture; light = facts | joint; light_gamma (inner slope
-of the light; 0 is Plummer); perspective, gradient = true | false;
+beta_ani (a number: constant, and given); membership = none | given | mixture; light = facts |
+joint | members; light_gamma (inner slope of the light; 0 is Plummer); perspective, gradient = true | false;
 stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
 """
 
@@ -83,6 +83,8 @@ def sample_orbits(data):
     kind = data.options["anisotropy"]
     if kind == "isotropic":
         return orbits.Isotropic()
+    if data.options["beta_ani"] is not None:
+        return orbits.Constant(data.options["beta_ani"])
     if kind == "constant":
         beta_tilde = numpyro.sample("beta_tilde", dist.Uniform(-0.6, 0.8))
         return orbits.Constant(

@@ -143,6 +143,20 @@ class JeansGrid(eqx.Module):
         stellar_mass: Real = 0.0,
     ) -> Float[Array, " n"]:
         """sigma_los^2 [(km/s)^2] at the stars; see the module for the equations."""
+        r = self.r * scale
+        pressure = self.pressure(halo, tracer, anisotropy, scale, stellar_mass)
+        projected = self.project @ pressure - self.project_beta @ (anisotropy.beta(r) * pressure)
+        return self.radii.to_stars @ (projected / (self.project @ tracer.density(r)))
+
+    def pressure(
+        self,
+        halo: SphericalHalo,
+        tracer: Tracer,
+        anisotropy: Anisotropy,
+        scale: Real = 1.0,
+        stellar_mass: Real = 0.0,
+    ) -> Float[Array, " N"]:
+        """nu sigma_r^2 [(km/s)^2/kpc3] at the nodes `r`, by equation (1)."""
         r, s = self.r * scale, self.r_gauss * scale
         nu = tracer.density(s)
         mass = self._mass(halo, r, s)
@@ -154,9 +168,7 @@ class JeansGrid(eqx.Module):
         log_g = log_g - log_g[len(self.r) // 2]
         outside = _upper_triangle(len(self.r)) @ (jnp.exp(log_g[:-1]) * panels)
         # not a quotient: its derivative has g^2, which overflows for strongly tangential orbits
-        pressure = outside * jnp.exp(-log_g)
-        projected = self.project @ pressure - self.project_beta @ (anisotropy.beta(r) * pressure)
-        return self.radii.to_stars @ (projected / (self.project @ tracer.density(r)))
+        return outside * jnp.exp(-log_g)
 
     def _mass(self, halo: SphericalHalo, r: Array, s: Array) -> Array:
         """M(<s) at the Gauss points: closed form, or the same Gauss rule applied to 4 pi rho s^3.

@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection, Chain, Invert
-from flowjax.distributions import AbstractDistribution, StandardNormal, Transformed
+from flowjax.distributions import AbstractTransformed, StandardNormal, Transformed
 from jaxtyping import Float
 
 from bayesdust.anisotropy import Anisotropy
@@ -219,7 +219,8 @@ class Orbits(AbstractBijection):
     def _scaled(self, v: Array, place: Array | None, power: float) -> tuple[Array, Array]:
         assert place is not None
         r2 = place @ place
-        ln_tangential = power * jnp.log1p(-self.anisotropy.beta(jnp.sqrt(r2)))
+        beta = self.anisotropy.beta(jnp.sqrt(r2)).astype(v.dtype)
+        ln_tangential = power * jnp.log1p(-beta)
         radial = place * (place @ v) / r2
         return radial + jnp.exp(ln_tangential) * (v - radial), 2 * ln_tangential
 
@@ -231,7 +232,7 @@ def spherical_flow(
     steps: int = STEPS,
     *,
     invert: bool = False,
-) -> AbstractDistribution:
+) -> AbstractTransformed:
     """n(x) [1/kpc3], one star in all: cored, or with a cusp of slope `gamma` < 3 (c = gamma/(3 - gamma)).
 
     `field` moves a standard normal to the stars, which makes draws cheap, or with `invert` the stars to
@@ -246,12 +247,12 @@ def spherical_flow(
 
 def velocity_flow(
     field: Field, anisotropy: Anisotropy, scale: Real = 1.0, steps: int = STEPS
-) -> AbstractDistribution:
+) -> AbstractTransformed:
     """p(v | x) [(km/s)^-3] with the given anisotropy; `field` is conditional on the position [kpc]."""
     flow = RadialFlow(field, steps, (3,))
     orbits = Orbits(anisotropy)
     return Transformed(_base(), Chain([flow, SphericalScale(scale), orbits]))
 
 
-def _base() -> AbstractDistribution:
+def _base() -> StandardNormal:
     return StandardNormal((3,))

@@ -7,7 +7,7 @@ uncertain (distance, light profile, orbits) stays in the model.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from bayesdust.arrays import Array, Real
 from bayesdust.catalogs.dwarf import Stars, circularised_radius
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import STEP, JeansGrid, ProjectedRadii
+from bayesdust.dynamics.projection import LinesOfSight
 from bayesdust.errors import BayesdustError
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.products import d_factor, j_factor
@@ -34,6 +35,7 @@ ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 #: Options every dwarf model takes, with their defaults; `prepare` refuses any other.
 OPTIONS: dict[str, Any] = {
     "anisotropy": "constant",
+    "beta_ani": None,
     "membership": "auto",
     "light": "auto",
     "light_gamma": 0.0,
@@ -46,10 +48,11 @@ OPTIONS: dict[str, Any] = {
 CHOICES = {
     "anisotropy": tuple(orbits.ANISOTROPIES),
     "membership": ("auto", "none", "given", "mixture"),
-    "light": ("auto", "facts", "joint"),
+    "light": ("auto", "facts", "joint", "members"),
 }
 FLAGS = ("perspective", "gradient")
 RANGES = {
+    "beta_ani": (-10.0, 0.99),
     "light_gamma": (0.0, 2.0),
     "stellar_mass": (0.0, 1e12),
     "r_trunc": (1e-3, float("inf")),
@@ -95,6 +98,11 @@ class DwarfData:
     r: Float[np.ndarray, " n_r"]
     theta_out: Float[np.ndarray, " n_R"]
 
+    @cached_property
+    def lines(self) -> LinesOfSight:
+        """Places along the stars' lines of sight, made when a model first asks for them."""
+        return LinesOfSight.build(self.stars_grid)
+
     @property
     def r_half(self) -> float:
         """R_half [kpc], circularised, at the catalogue distance: a constant, whatever is sampled."""
@@ -136,6 +144,9 @@ def prepare(
     and no photometric sample can tell it.
     """
     chosen = _options(options, stars, tuple(takes))
+    if chosen["light"] == "members":
+        light_of_members = (stars.xi, stars.eta, stars.p_member)
+        stars = dataclasses.replace(stars, photometry=light_of_members)
     photometry, light_p = _light_radii(stars)
     rhalf, rhalf_err = _half_light_radius(stars.galaxy, photometry)
     shape = light or partial(light_profile, gamma=chosen["light_gamma"])
@@ -277,6 +288,25 @@ def velocity_likelihood(
     being `p_member` (n,) or else the catalogue's probabilities.
     """
     member = dist.Normal(mean, jnp.sqrt(variance + data.v_los_err**2))
+    member_likelihood(data, member, foreground, p_member)
+
+
+def line_of_sight_velocities(
+    data: DwarfData, mean: Array, shares: Array, variances: Array
+) -> dist.Distribution:
+    """Each star's velocity: the mixture of `LinesOfSight.components`, with the star's error."""
+    spread = jnp.sqrt(variances + data.v_los_err[:, None] ** 2)
+    centre = jnp.broadcast_to(jnp.asarray(mean)[..., None], spread.shape)
+    return dist.MixtureSameFamily(dist.Categorical(probs=shares), dist.Normal(centre, spread))
+
+
+def member_likelihood(
+    data: DwarfData,
+    member: dist.Distribution,
+    foreground: dist.Normal | None = None,
+    p_member: Real | None = None,
+) -> None:
+    """The site "v_los" where members' velocities follow `member` (n,); see `velocity_likelihood`."""
     p = data.p_member if p_member is None else p_member
     if foreground is None or p is None:
         numpyro.sample("v_los", member, obs=data.v_los)

@@ -57,6 +57,9 @@ LABELS = {
     "xi": ("rad", "tangent-plane offset to the east"),
     "eta": ("rad", "tangent-plane offset to the north"),
     "p_member": ("", "probability of membership"),
+    "nu": ("1/kpc3", "number density of the stars, one in all"),
+    "slope_rhalf": ("", "-d ln rho/d ln r at R_half"),
+    "light_gamma": ("", "inner slope of the light"),
 }
 DIMENSIONS = {
     "rho": ["r"],
@@ -66,6 +69,10 @@ DIMENSIONS = {
     "log10_D": ["angle"],
     "sigma_los": ["R"],
     "v_los": ["star"],
+    "nu": ["r"],
+    "field": ["weight"],
+    "slopes": ["knot"],
+    "turns": ["turn"],
 }
 
 

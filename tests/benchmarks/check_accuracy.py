@@ -173,7 +173,7 @@ def side_by_side(stage: str, function: Callable[[Any], Any], arguments: Sequence
     progress, found = Progress(stage, len(values)), {}
     context = multiprocessing.get_context("spawn")
     # a process that has compiled for many combinations runs out of room for programs
-    with ProcessPoolExecutor(os.cpu_count(), context, max_tasks_per_child=10) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, max_tasks_per_child=5) as pool:
         waiting = {pool.submit(function, value): value for value in values}
         for done in as_completed(waiting):
             found[waiting[done]] = done.result()
@@ -413,19 +413,17 @@ def measure(grid: Grid, cache: Path) -> dict[str, Any]:
 
     errors: dict[str, Any] = {}
     for name, step in STEPS.items():
+        wanted = [i for i in range(len(grid.tracers)) if f"errors {name} {i}" not in kept.known]
+        keep = functools.partial(keep_errors, kept, grid, expected, name, step)
+        side_by_side(f"errors ({name} step), by tracer", keep, wanted)
+        kept = Kept(kept.path)
         errors[name] = {}
-        progress = Progress(f"errors ({name} step), by tracer", len(grid.tracers))
         for index in range(len(grid.tracers)):
-            found = kept.get(
-                f"errors {name} {index}",
-                lambda i=index, h=step: errors_of_tracer(grid, i, expected, h),
-            )
-            for key, value in found.items():
+            for key, value in kept.known[f"errors {name} {index}"].items():
                 before = errors[name].get(key, {"error": -1.0, "above": 0, "count": 0})
                 best = value if value["error"] > before["error"] else before
                 totals = {k: value[k] + before[k] for k in ("above", "count")}
                 errors[name][key] = best | totals
-            progress.step()
 
     every = ["|".join(name for name, _ in combination) for combination in combinations()]
     found = {}
@@ -441,6 +439,13 @@ def measure(grid: Grid, cache: Path) -> dict[str, Any]:
         found[stage] = {key: kept.known[f"{stage} {key}"] for key in every}
     gradients, residuals, galpy = found["gradient"], found["jeans"], found["galpy"]
     return {"errors": errors, "gradients": gradients, "galpy": galpy, "jeans": residuals}
+
+
+def keep_errors(
+    kept: Kept, grid: Grid, expected: np.ndarray, name: str, step: float, index: int
+) -> None:
+    """Compare one tracer at one step and keep the result."""
+    kept.get(f"errors {name} {index}", lambda: errors_of_tracer(grid, index, expected, step))
 
 
 def keep_one(

@@ -25,14 +25,14 @@ from bayesdust.summary import summarise  # noqa: E402
 
 SEED = 11
 #: options that make each model's light that of the mock, where the model takes them
-OPTIONS = {"dsph_gnfw": {"light_gamma": 1.0}, "dsph_nfw_om": {"light_gamma": 1.0}, "dsph_zhao": {}}
+OPTIONS = {"dsph_gnfw": {"light_gamma": 1.0}, "dsph_nfw_om": {"light_gamma": 1.0}}
 COLUMNS = ["name", "unit", "mean", "mcse", "sd", "ess_bulk", "rhat"]
 
 
 def reference_request(name: str, **settings: int) -> Request:
     """The fit whose posterior is the model's reference: the demo's stars, no truth."""
     stars = dataclasses.replace(demo_request(0).stars, source="demo, seed 0")
-    return Request(load(name), stars, "nuts", OPTIONS[name], {"seed": SEED} | settings)
+    return Request(load(name), stars, "nuts", OPTIONS.get(name, {}), {"seed": SEED} | settings)
 
 
 def main() -> None:

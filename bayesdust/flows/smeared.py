@@ -1,0 +1,269 @@
+"""Training spherical flows on projected stars alone, without an Abel inversion (Lim+2025, 2505.00763).
+
+The flow's own stars are projected, and the smeared cross-entropy of the data relative to them,
+
+    L = -1/(N N_K) sum_a sum_b ln [ 1/N_G sum_c K_a(w_a + eps_b - Proj T(z_c)) ],
+
+is made small: w_a is (x, y) or (x, y, v_los), eps_b is drawn from the kernel K_h, a normal law of widths
+h, and K_a is K_h convolved with the velocity error of star a, which w_a carries already. Both sides are
+smeared alike, so smearing costs information and brings no bias; the finite N_G does (the logarithm of a
+noisy mean is too small on average), which is why N_G is large and new at every step. It is a training
+loss and not a likelihood: uncertainties come from Bayesian-bootstrap members, trained side by side.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flowjax.distributions import AbstractTransformed
+from jaxtyping import Float
+
+from bayesdust.anisotropy import Anisotropy
+from bayesdust.arrays import Array, Real
+from bayesdust.errors import BayesdustError
+from bayesdust.flows.spherical import NetworkField, spherical_flow, stretch, velocity_flow
+from bayesdust.units import G
+
+CHUNK = 50  # steps compiled together, and between two reports of progress
+_TILE = 512  # generated stars whose kernels are held in memory at once
+_Z = np.linspace(0.01, 7.0, 200)  # |u| of the base, for moments of the velocity flow
+
+
+class Galaxy6D(eqx.Module):
+    """f(x, v) = n(x) p(v | x) of a spherical galaxy; lengths in `length` kpc, velocities in `speed` km/s.
+
+    `position` and `velocity` are the fields of the two flows, `gamma` the slope of the light's cusp.
+    """
+
+    position: NetworkField
+    velocity: NetworkField
+    anisotropy: Anisotropy
+    length: float = eqx.field(static=True)
+    speed: float = eqx.field(static=True)
+    gamma: float | None = eqx.field(static=True)
+
+    @classmethod
+    def untrained(
+        cls, key: Array, length: float, speed: float, anisotropy: Anisotropy, gamma: float | None
+    ) -> "Galaxy6D":
+        """Small random fields: nearly a normal law of widths `length` and `speed`."""
+        one, two = jax.random.split(key)
+        shrink = lambda field: jax.tree.map(  # noqa: E731
+            lambda leaf: 0.5 * leaf if eqx.is_inexact_array(leaf) else leaf, field
+        )
+        position = shrink(NetworkField(one, width=16))
+        velocity = shrink(NetworkField(two, width=8, conditional=True))
+        return cls(position, velocity, anisotropy, length, speed, gamma)
+
+    @property
+    def n(self) -> AbstractTransformed:
+        """n(x) [1/kpc3] as a flowjax distribution."""
+        return spherical_flow(self.position, self.length, self.gamma)
+
+    @property
+    def p(self) -> AbstractTransformed:
+        """p(v | x) [(km/s)^-3] as a flowjax distribution with condition x [kpc]."""
+        return velocity_flow(_scaled(self.velocity, self.length), self.anisotropy, self.speed)
+
+    def stars(self, key: Array, number: int) -> tuple[Float[Array, "n 3"], Float[Array, "n 3"]]:
+        """Positions [kpc] and velocities [km/s] drawn from the flow."""
+        z = jax.random.normal(key, (2, number, 3), _dtype(self))
+        x = jax.vmap(self.n.bijection.transform)(z[0])
+        return x, jax.vmap(self.p.bijection.transform)(z[1], x)
+
+    def density(self, r: Real) -> Array:
+        """n(r) [1/kpc3] at r (m,)."""
+        x = jnp.asarray(r)[:, None] * jnp.array([0.0, 0.6, 0.8])
+        return jnp.exp(jax.vmap(self.n.log_prob)(x))
+
+    def sigma_r2(self, r: Real) -> Array:
+        """Radial velocity dispersion squared [(km/s)^2] at r (m,): a third of the isotropic part's <u^2>."""
+        weight = _Z**2 * np.exp(-(_Z**2) / 2)
+
+        def one(r: Array) -> Array:
+            field, place = _scaled(self.velocity, self.length), r * jnp.array([0.0, 0.6, 0.8])
+            D, _ = jax.vmap(lambda s: stretch(field, s, True, condition=place))(jnp.asarray(_Z**2))
+            return self.speed**2 * jnp.sum(weight * (_Z * jnp.exp(D)) ** 2) / weight.sum() / 3
+
+        return jax.vmap(one)(jnp.asarray(r))
+
+    def enclosed_mass(self, r: Real) -> Array:
+        """M(<r) [Msun] of the Jeans equation at r (m,).
+
+        -r sigma_r^2/G (d ln n/d ln r + d ln sigma_r^2/d ln r + 2 beta). Nothing keeps it positive or
+        rising, and at the centre it goes like r unless the flow has gamma = 2 beta(0) or sigma_r(0) = 0
+        (Evans, An & Walker 2009): J is not to be taken from it.
+        """
+
+        def ln_pressure(ln_r: Array) -> Array:
+            r = jnp.exp(ln_r)[None]
+            return jnp.log(self.density(r)[0] * self.sigma_r2(r)[0])
+
+        r = jnp.asarray(r)
+        slope = jax.vmap(jax.grad(ln_pressure))(jnp.log(r))
+        return -r * self.sigma_r2(r) / G * (slope + 2 * self.anisotropy.beta(r))
+
+
+def _dtype(galaxy: Galaxy6D) -> Any:
+    return galaxy.position.network.layers[0].weight.dtype
+
+
+def _scaled(field: NetworkField, length: float) -> Callable[..., Array]:
+    """The field of the velocities with its condition in units of the length."""
+    return lambda s, t, place: field(s, t, place / length)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. `h` are the kernel's widths in units of the stars' own rms size and velocity spread."""
+
+    num_steps: int = 400
+    generated: int = 4096  # N_G
+    noises: int = 1  # N_K a step: new at every step
+    h: tuple[float, float] = (0.12, 0.25)
+    learning_rate: float = 5e-3
+    seed: int = 0
+
+
+def smeared_entropy(
+    galaxy: Galaxy6D,
+    key: Array,
+    stars: Float[Array, "n d"],
+    errors: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    training: Training,
+) -> Float[Array, ""]:
+    """The loss. `stars` are (x, y) or (x, y, v_los) [kpc, km/s], `errors` of v_los; `weights` sum to 1."""
+    one, two = jax.random.split(key)
+    columns = stars.shape[1]
+    h = jnp.array(
+        [training.h[0] * galaxy.length] * 2 + [training.h[1] * galaxy.speed], stars.dtype
+    )[:columns]
+    x, v = galaxy.stars(one, training.generated)
+    seen = jnp.concatenate([x[:, :2], v[:, 2:]], axis=1)[:, :columns]
+    noise = jax.random.normal(two, (training.noises, *stars.shape), stars.dtype) * h
+    width = jnp.broadcast_to(h, stars.shape)
+    if columns == 3:
+        width = width.at[:, 2].set(jnp.sqrt(h[2] ** 2 + errors**2))
+    ln_norm = jnp.sum(jnp.log(width), axis=1) + 0.5 * columns * jnp.log(2 * jnp.pi)
+
+    @jax.checkpoint
+    def tile(total: Array, part: Array) -> tuple[Array, None]:
+        """Add to ln sum_c K the stars of one tile."""
+        distance = (stars + noise)[:, :, None, :] - part
+        exponent = -0.5 * jnp.sum((distance / width[:, None, :]) ** 2, axis=-1)
+        return jnp.logaddexp(total, jax.nn.logsumexp(exponent, axis=-1)), None
+
+    parts = seen.reshape(-1, min(_TILE, training.generated), columns)
+    start = jnp.full(noise.shape[:2], -jnp.inf, stars.dtype)
+    total, _ = jax.lax.scan(tile, start, parts)
+    return -jnp.sum(weights * (jnp.mean(total, axis=0) - ln_norm)) + jnp.log(training.generated)
+
+
+def train(
+    stars: Float[np.ndarray, "n d"],
+    errors: Float[np.ndarray, " n"] | None = None,
+    *,
+    anisotropy: Anisotropy,
+    gamma: float | None = None,
+    members: int = 1,
+    training: Training | None = None,
+    p_member: Float[np.ndarray, " n"] | None = None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+) -> tuple[Galaxy6D, Float[np.ndarray, "member step"]]:
+    """An ensemble of galaxies (a leading member axis on every weight) and their losses.
+
+    `stars` (n, 2) are (x, y) [kpc], or (n, 3) with v_los [km/s] about the systemic velocity; member 0 has
+    the weights `p_member` (or equal ones), the others those times Bayesian-bootstrap (exponential) ones.
+
+    Raises BayesdustError for stars that are not finite or fewer than 20, and for a number of generated
+    stars that tiles of 512 do not divide.
+    """
+    training = training or Training()
+    stars = np.asarray(stars, dtype=float)
+    if len(stars) < 20 or not np.isfinite(stars).all():
+        raise BayesdustError("A spherical flow needs at least 20 stars, all of them finite.")
+    if training.generated % min(_TILE, training.generated):
+        raise BayesdustError(f"The number of generated stars must be a multiple of {_TILE}.")
+    p = np.ones(len(stars)) if p_member is None else np.asarray(p_member, dtype=float)
+    errors = np.zeros(len(stars)) if errors is None else np.asarray(errors, dtype=float)
+    length = float(np.sqrt(np.average(np.sum(stars[:, :2] ** 2, axis=1), weights=p) / 2))
+    speed = float(np.sqrt(np.average(stars[:, 2] ** 2, weights=p))) if stars.shape[1] > 2 else 1.0
+    key = jax.random.key(training.seed)
+    bootstrap = np.array(jax.random.exponential(jax.random.fold_in(key, 1), (members, len(p))))
+    bootstrap[0] = 1.0
+    weights = p * bootstrap / np.sum(p * bootstrap, axis=1, keepdims=True)
+
+    def begin(key: Array) -> Galaxy6D:
+        return Galaxy6D.untrained(key, length, speed, anisotropy, gamma)
+
+    galaxies = eqx.filter_vmap(begin)(jax.random.split(jax.random.fold_in(key, 2), members))
+    chunks = -(-training.num_steps // CHUNK)
+    rate = optax.cosine_decay_schedule(training.learning_rate, chunks * CHUNK)
+    optimizer = optax.apply_if_finite(
+        optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=CHUNK
+    )
+    trained = eqx.tree_at(lambda g: g.anisotropy, galaxies, replace=None)
+    parameters, static = eqx.partition(_cast(trained, jnp.float32), eqx.is_inexact_array)
+    root = jax.random.fold_in(key, 3)
+    data, spread, weights = (jnp.asarray(a, jnp.float32) for a in (stars, errors, weights))
+
+    def step(state: Any, number: Array, weights: Array) -> tuple[Any, Array]:
+        parameters, memory = state
+
+        def loss(parameters: Any) -> Array:
+            galaxy = eqx.combine(parameters, static)
+            galaxy = eqx.tree_at(
+                lambda g: g.anisotropy, galaxy, anisotropy, is_leaf=lambda x: x is None
+            )
+            key = jax.random.fold_in(root, number)  # the same draws for every member
+            return smeared_entropy(galaxy, key, data, spread, weights, training)
+
+        value, slope = jax.value_and_grad(loss)(parameters)
+        change, memory = optimizer.update(slope, memory, parameters)
+        return (optax.apply_updates(parameters, change), memory), value
+
+    @jax.jit
+    def chunk(state: Any, first: Array) -> tuple[Any, Array]:
+        def one(state: Any, weights: Array) -> tuple[Any, Array]:
+            steps = first + jnp.arange(CHUNK)
+            return jax.lax.scan(lambda s, i: step(s, i, weights), state, steps)
+
+        return jax.vmap(one)(state, weights)
+
+    state, losses = (parameters, jax.vmap(optimizer.init)(parameters)), []
+    on_progress(0, 0, "compiling")
+    for done in range(chunks):
+        state, values = chunk(state, jnp.asarray(done * CHUNK))
+        losses.append(np.asarray(values))
+        on_progress((done + 1) * CHUNK, chunks * CHUNK, "training")
+    galaxies = _cast(eqx.combine(state[0], static), jnp.float64)
+    galaxies = eqx.tree_at(
+        lambda g: g.anisotropy, galaxies, anisotropy, is_leaf=lambda x: x is None
+    )
+    return galaxies, np.concatenate(losses, axis=1)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """Weights in another precision: training in single, products in double."""
+    return jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, tree)
+
+
+def of_members(
+    function: Callable[[Galaxy6D], Array], galaxies: Galaxy6D
+) -> Float[Array, "member ..."]:
+    """`function` of every member of an ensemble, such as lambda g: g.density(r)."""
+    weights, rest = eqx.partition((galaxies.position, galaxies.velocity), eqx.is_inexact_array)
+
+    def one(weights: Any) -> Array:
+        position, velocity = eqx.combine(weights, rest)
+        return function(
+            eqx.tree_at(lambda g: (g.position, g.velocity), galaxies, (position, velocity))
+        )
+
+    return jax.lax.map(jax.jit(one), weights)
