@@ -10,7 +10,7 @@ import numpy as np
 from astropy import units as u
 from jaxtyping import Float
 
-from bayesdust.catalogs.tables import SourceTable, fault, parse_number
+from bayesdust.catalogs.tables import SourceTable, fault, is_missing, parse_number
 from bayesdust.errors import BayesdustError
 
 # Names under which catalogues carry our quantities, compared without regard to case.
@@ -53,23 +53,41 @@ NO_UNIT = ("", "-", "--", "---")
 SEXAGESIMAL = re.compile(r"\s*[-+]?\d{1,3}[ :hd]\s*\d{1,2}[ :m']\s*\d{1,2}(\.\d*)?[s\"]?\s*")
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Our names for the quantities of one kind of table.
+
+    aliases : our name -> other names, in lower case; bare : our name -> the unit assumed where
+    none is stated; kinds : our name -> (what it is, in words, units it is converted to).
+    """
+
+    aliases: Mapping[str, tuple[str, ...]]
+    bare: Mapping[str, str]
+    kinds: Mapping[str, tuple[str, tuple[str, ...]]]
+
+
+DWARF = Vocabulary(ALIASES, BARE, KINDS)
+
+
 @dataclass(frozen=True, eq=False)
 class ColumnReader:
     """Reads the columns of one table; `used` collects the unit of every column read, by our name.
 
-    columns : our name -> the table's; units : our name -> unit, which overrides the table's.
+    columns : our name -> the table's; units : our name -> unit, which overrides the table's;
+    words : the quantities that can be read.
     """
 
     source: SourceTable
     columns: Mapping[str, str]
     units: Mapping[str, str]
     used: dict[str, str] = field(default_factory=dict)
+    words: Vocabulary = DWARF
 
     def __post_init__(self) -> None:
         for option, mapping in (("columns", self.columns), ("units", self.units)):
-            if unknown := sorted(set(mapping) - set(ALIASES)):
+            if unknown := sorted(set(mapping) - set(self.words.aliases)):
                 problem = f"{option} names {unknown[0]!r}, which is not a quantity read here"
-                raise fault(self.source.where, problem, f"use {', '.join(ALIASES)}")
+                raise fault(self.source.where, problem, f"use {', '.join(self.words.aliases)}")
 
     def find(self, name: str) -> str | None:
         """The table's column for our `name`, or None; BayesdustError where several would do."""
@@ -81,7 +99,7 @@ class ColumnReader:
             return there[wanted.strip().casefold()]
         if name in there:
             return there[name]
-        found = [there[alias] for alias in ALIASES[name] if alias in there]
+        found = [there[alias] for alias in self.words.aliases[name] if alias in there]
         if len(found) > 1:
             problem = f"columns {' and '.join(found[:2])} could both be {name}"
             advice = f"say which, as columns={{{name!r}: {found[0]!r}}}"
@@ -93,8 +111,11 @@ class ColumnReader:
         names = self.source.table.colnames
         return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
-    def read(self, name: str) -> tuple[Float[np.ndarray, " n"], str]:
-        """Finite numbers of our `name` and their unit: deg, km/s, kpc or rad (x, y), none."""
+    def read(self, name: str, gaps: bool = False) -> tuple[Float[np.ndarray, " n"], str]:
+        """Numbers of our `name` and their unit, one of those in `words.kinds`.
+
+        With `gaps`, what is masked, empty or NaN is read as NaN; otherwise it is an error.
+        """
         column = self.find(name)
         assert column is not None, name
         data = self.source.table[column]
@@ -105,9 +126,9 @@ class ColumnReader:
             self.used[name] = "sexagesimal"
             return angles, "deg"
         unit, origin = self._unit(name, column)
-        values = _numbers(data, self.source.where, column)
+        values = _numbers(data, self.source.where, column, gaps)
         self.used[name] = f"{unit or 'none'}{origin}"
-        kind, targets = KINDS[name]
+        kind, targets = self.words.kinds[name]
         for target in targets:
             if u.Unit(unit).is_equivalent(target):
                 return values * u.Unit(unit).to(target), target
@@ -121,10 +142,11 @@ class ColumnReader:
         if text not in NO_UNIT:
             origin = " (given)" if name in self.units else ""
             return _parse_unit(text, self.source.where, column), origin
-        if name in ("x", "y") and column.casefold() in ALIASES[name]:
+        if name in ("x", "y") and column.casefold() in self.words.aliases[name]:
             advice = f"state it, as units={{{name!r}: 'arcmin'}}"
             raise fault(self.source.where, "has no unit", advice, 0, column)
-        return BARE.get(name, ""), " (assumed)" if name in BARE else ""
+        bare = self.words.bare
+        return bare.get(name, ""), " (assumed)" if name in bare else ""
 
 
 def _parse_unit(text: str, where: str, column: str) -> str:
@@ -138,8 +160,11 @@ def _parse_unit(text: str, where: str, column: str) -> str:
             raise fault(where, problem, advice, 0, column) from error
 
 
-def _numbers(data: Any, where: str, column: str) -> Float[np.ndarray, " n"]:
-    """A column as finite float64; raises BayesdustError naming the first row that is not one."""
+def _numbers(data: Any, where: str, column: str, gaps: bool = False) -> Float[np.ndarray, " n"]:
+    """A column as finite float64; raises BayesdustError naming the first row that is not one.
+
+    With `gaps`, rows without a value become NaN; what is infinite or no number is still an error.
+    """
     mask = np.broadcast_to(np.asarray(getattr(data, "mask", False)), np.shape(data))
     plain = getattr(data, "unmasked", data)
     raw = np.asarray(getattr(plain, "value", plain))
@@ -147,16 +172,25 @@ def _numbers(data: Any, where: str, column: str) -> Float[np.ndarray, " n"]:
         raise fault(
             where, "holds several numbers a row", "map a column of single numbers", 0, column
         )
-    if mask.any():
+    if mask.any() and not gaps:
         raise _gap(where, column, mask, "the value is missing")
     if raw.dtype.kind in "OUS":
-        values = np.array([parse_number(c, where, i, column) for i, c in enumerate(raw, start=1)])
+        absent = [m or (gaps and is_missing(c)) for c, m in zip(raw, mask, strict=True)]
+        values = np.array(
+            [
+                np.nan if absent[i] else parse_number(cell, where, i + 1, column)
+                for i, cell in enumerate(raw)
+            ]
+        )
     elif raw.dtype.kind in "fiub":
         values = raw.astype(np.float64)
     else:
         raise fault(where, f"holds {raw.dtype}, not numbers", "map another column", 0, column)
-    if not (finite := abs(values) < HUGE).all():  # false for NaN
-        raise _gap(where, column, ~finite, f"the value is {values[~finite][0]}")
+    if gaps:
+        values = np.where(mask, np.nan, values)
+    finite = abs(values) < HUGE  # false for NaN
+    if not (fine := finite | np.isnan(values) if gaps else finite).all():
+        raise _gap(where, column, ~fine, f"the value is {values[~fine][0]}")
     return values.astype(np.float64)
 
 

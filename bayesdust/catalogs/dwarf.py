@@ -1,7 +1,6 @@
 """Stars of a dwarf galaxy: read from any table, checked, and laid on the tangent plane."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from bayesdust.catalogs.columns import ColumnReader
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.catalogs.galaxies import galaxy as find_galaxy
 from bayesdust.catalogs.placement import check_scale, check_sky, sky_median
-from bayesdust.catalogs.tables import fault, read_table
+from bayesdust.catalogs.tables import digest, fault, read_table
 from bayesdust.catalogs.validation import (
     check_errors,
     check_members,
@@ -131,7 +130,7 @@ def read_stars(
         photometry=second,
         galaxy=where_to,
         source=where,
-        sha256=reader.source.sha256 or _digest(xi, eta, v_los, v_los_err, p_member),
+        sha256=reader.source.sha256 or digest(xi, eta, v_los, v_los_err, p_member),
         units=reader.used | second_units,
         warnings=(*reader.source.notes, *notes, *second_notes),
         photometry_sha256=second_digest,
@@ -271,18 +270,10 @@ def _read_photometry(
     notes = [n for n in notes if n.startswith(table.where)]
     notes += check_repeats(table.where, xi, eta, ())
     units = {f"photometry {name}": unit for name, unit in reader.used.items()}
-    digest = table.sha256 or _digest(xi, eta, p_member)
-    return (xi, eta, p_member), digest, units, [*table.notes, *notes]
+    sha256 = table.sha256 or digest(xi, eta, p_member)
+    return (xi, eta, p_member), sha256, units, [*table.notes, *notes]
 
 
 def _is_bare(reader: ColumnReader, name: str) -> bool:
     column = reader.find(name)
     return column is not None and getattr(reader.source.table[column], "unit", None) is None
-
-
-def _digest(*arrays: np.ndarray | None) -> str:
-    """Digest of numbers given as a table, independent of the machine."""
-    hasher = hashlib.sha256()
-    for array in arrays:
-        hasher.update(b"none" if array is None else array.astype("<f8").tobytes())
-    return hasher.hexdigest()

@@ -51,13 +51,21 @@ def read_table(source: str | Path | Table) -> SourceTable:
     if isinstance(source, Table):
         return _checked(SourceTable(source, "<table>"))
     where = str(source)
-    content = _read_bytes(where)
+    content = read_bytes(where)
     digest = hashlib.sha256(content).hexdigest()
     if content.startswith(b"\x1f\x8b"):
         content = _guarded(_unzip, content, where, "gzip file")[0]
     kind, reader = _recognise(content, where)
     table, notes = _guarded(reader, content, where, kind)
     return _checked(SourceTable(table, where, digest, notes))
+
+
+def digest(*arrays: np.ndarray | None) -> str:
+    """SHA-256 of numbers given as a table, independent of the machine."""
+    hasher = hashlib.sha256()
+    for array in arrays:
+        hasher.update(b"none" if array is None else array.astype("<f8").tobytes())
+    return hasher.hexdigest()
 
 
 def _checked(source: SourceTable) -> SourceTable:
@@ -67,7 +75,8 @@ def _checked(source: SourceTable) -> SourceTable:
     return source
 
 
-def _read_bytes(where: str) -> bytes:
+def read_bytes(where: str) -> bytes:
+    """The bytes of a file that is there and not empty; BayesdustError otherwise."""
     try:
         path = Path(where).expanduser()
         if path.is_dir():
@@ -155,11 +164,11 @@ def _read_parquet(content: bytes, where: str) -> Table:
         return Table.read(io.BytesIO(content), format="parquet")
     columns = {}
     for name, column in zip(arrow.column_names, arrow.columns, strict=True):
-        values, kind = column.to_pylist(), str(column.type)
+        kind = str(column.type)
         if re.match(r"u?int|float|double|halffloat|bool|decimal|null", kind):
-            columns[name] = np.array([np.nan if v is None else v for v in values], dtype=float)
+            columns[name] = column.cast("float64", safe=False).to_numpy()  # null becomes NaN
         elif kind in ("string", "large_string", "string_view"):
-            columns[name] = np.array(["" if v is None else v for v in values])
+            columns[name] = np.array(["" if v is None else v for v in column.to_pylist()])
     return Table(columns)  # nested columns and times are left out: none of ours is one
 
 
@@ -275,10 +284,19 @@ def _check_names(names: list[str], where: str) -> None:
 MISSING = ("", "-", "--", "null", "none", "n/a", "na")
 
 
+def is_missing(cell: object) -> bool:
+    """Whether a cell of text says that there is no value."""
+    return _as_text(cell).strip().casefold() in MISSING
+
+
+def _as_text(cell: object) -> str:
+    return cell.decode("latin-1") if isinstance(cell, bytes) else str(cell)
+
+
 def parse_number(cell: object, where: str, row: int, column: str) -> float:
     """The number in one cell; raises BayesdustError where there is none."""
-    text = cell.decode("latin-1") if isinstance(cell, bytes) else str(cell)
-    if text.strip().casefold() in MISSING:
+    text = _as_text(cell)
+    if is_missing(cell):
         raise fault(where, "the value is missing", "fill it in or remove the row", row, column)
     try:
         return float(text)
