@@ -12,10 +12,14 @@ import jax
 from bayesdust.errors import BayesdustError
 
 if TYPE_CHECKING:
+    from bayesdust.catalogs.cartesian import read_milky_way
     from bayesdust.catalogs.dwarf import Stars, read_stars
     from bayesdust.catalogs.facts import Galaxy
     from bayesdust.catalogs.fetch import fetch
+    from bayesdust.catalogs.frames import SolarFrame
+    from bayesdust.catalogs.gaia import gaia_query, read_gaia
     from bayesdust.catalogs.galaxies import galaxy, galaxy_names, galaxy_table, published
+    from bayesdust.catalogs.milky_way import MilkyWayStars
     from bayesdust.gate import verdict
     from bayesdust.inference.posterior import fit
     from bayesdust.inference.programs import load as load_model
@@ -28,14 +32,19 @@ jax.config.update("jax_enable_x64", True)
 
 _HOMES = {
     "Galaxy": ("catalogs.facts", "Galaxy"),
+    "MilkyWayStars": ("catalogs.milky_way", "MilkyWayStars"),
+    "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
     "fetch": ("catalogs.fetch", "fetch"),
     "fit": ("inference.posterior", "fit"),
+    "gaia_query": ("catalogs.gaia", "gaia_query"),
     "galaxy": ("catalogs.galaxies", "galaxy"),
     "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
     "published": ("catalogs.galaxies", "published"),
+    "read_gaia": ("catalogs.gaia", "read_gaia"),
+    "read_milky_way": ("catalogs.cartesian", "read_milky_way"),
     "read_stars": ("catalogs.dwarf", "read_stars"),
     "summarise": ("summary", "summarise"),
     "verdict": ("gate", "verdict"),
@@ -44,14 +53,19 @@ _HOMES = {
 __all__ = [
     "BayesdustError",
     "Galaxy",
+    "MilkyWayStars",
+    "SolarFrame",
     "Stars",
     "fetch",
     "fit",
+    "gaia_query",
     "galaxy",
     "galaxy_names",
     "galaxy_table",
     "load_model",
     "published",
+    "read_gaia",
+    "read_milky_way",
     "read_stars",
     "summarise",
     "verdict",

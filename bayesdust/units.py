@@ -30,6 +30,8 @@ D_GEV_CM2 = MSUN_GEV / KPC_CM**2
 DEG = math.pi / 180.0
 ARCMIN = DEG / 60.0
 ARCSEC = DEG / 3600.0
+MAS = 1e-3 * ARCSEC
+MAS_DEG = 1e-3 / 3600.0  # 1 mas in degrees
 
 # 1 mas/yr at 1 kpc in km/s: au per Julian year in km/s (4.740470...), times mas*kpc = au.
 MAS_YR_KPC_KMS = 149_597_870.700 / (365.25 * 86_400.0)
