@@ -87,7 +87,8 @@ def read_gaia(
     star, notes = read_columns(reader)
     sha256 = table.sha256 or digest(*star.values())
     offset, label, more = _zero_point(star, zero_point, table.where)
-    star["zero_point"], star["parallax"] = offset, star["parallax"] - offset
+    star["zero_point"] = offset  # NaN has a cut of its own: it must not look like a lost parallax
+    star["parallax"] = star["parallax"] - np.nan_to_num(offset)
     star["distance"] = np.full_like(offset, np.nan)
     np.divide(1.0, star["parallax"], out=star["distance"], where=star["parallax"] > 0.0)
     wanted = cut.giants() if cuts is None else tuple(cuts)
