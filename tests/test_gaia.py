@@ -233,6 +233,16 @@ def test_the_covariance_is_that_of_the_table():
     assert np.linalg.eigvalsh(got.covariance).min() > -1e-12
 
 
+def test_parts_make_no_difference(monkeypatch):
+    table = stars(n=130)
+    whole = read_gaia(table)
+    expected = whole.covariance, whole.resampled(4).x
+    monkeypatch.setattr("bayesdust.catalogs.astrometry.PART", 50)
+    parts = read_gaia(table)
+    np.testing.assert_array_equal(parts.covariance, expected[0])
+    np.testing.assert_array_equal(parts.resampled(4).x, expected[1])
+
+
 def test_missing_correlations_are_zero_and_named():
     table = stars(n=110)
     table.remove_columns(["pmra_pmdec_corr"])

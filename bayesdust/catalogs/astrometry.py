@@ -1,5 +1,6 @@
 """Columns of a Gaia table, read under their own names, and the covariance of what was observed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ Numbers = Float[np.ndarray, " n"]
 ERRORS = tuple(f"{name}_error" for name in OBSERVED)
 PAIRS = [(i, j) for i in range(5) for j in range(i + 1, 5)]  # radial velocities are independent
 CORRELATIONS = tuple(f"{OBSERVED[i]}_{OBSERVED[j]}_corr" for i, j in PAIRS)
+PART = 100_000
 PHOTOMETRY = ("phot_g_mean_mag", "grvs_mag", "bp_rp", "phot_bp_mean_mag", "phot_rp_mean_mag")
 ZERO_POINT = ("nu_eff_used_in_astrometry", "pseudocolour", "ecl_lat", "astrometric_params_solved")
 
@@ -83,6 +85,18 @@ class Observed:
         for array in (self.values, self.errors, self.correlations):
             if array is not None:
                 array.flags.writeable = False
+
+    def __getitem__(self, which: np.ndarray | slice) -> "Observed":
+        """Some of the stars, by a mask (n,) or a slice."""
+        parts = (self.values, self.errors, self.correlations)
+        values, errors, correlations = (None if a is None else a[which] for a in parts)
+        assert values is not None
+        return Observed(values, errors, correlations)
+
+    def in_parts(self) -> Iterator["Observed"]:
+        """The stars in parts of at most `PART`, in order: matrices of millions need much memory."""
+        for start in range(0, len(self.values), PART):
+            yield self[start : start + PART]
 
     @property
     def correlation(self) -> Float[np.ndarray, "n 6 6"]:
@@ -181,7 +195,8 @@ def observed(
 
 
 def _check_correlations(stars: Observed, where: str, rows: np.ndarray) -> None:
-    wrong = np.linalg.eigvalsh(stars.correlation)[:, 0] < -1e-5  # float32 leaves 1e-7
+    lowest = [np.linalg.eigvalsh(part.correlation)[:, 0] for part in stars.in_parts()]
+    wrong = np.concatenate([np.zeros(0), *lowest]) < -1e-5  # float32 leaves 1e-7
     if wrong.any():
         row = int(rows[np.argmax(wrong)])
         problem = "the correlations are not those of any measurement (not positive definite)"

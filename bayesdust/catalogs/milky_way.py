@@ -79,9 +79,15 @@ class MilkyWayStars:
 
         To first order in the errors (`frames.propagate`); computed when first asked for.
         """
-        if self.observed is None or (c := self.observed.covariance) is None:
+        if self.observed is None or self.observed.errors is None:
             return None
-        result = propagate(self.observed.values, c, self.sun)
+        result = np.empty((self.n, 6, 6))
+        done = 0
+        for part in self.observed.in_parts():
+            stop, c = done + len(part.values), part.covariance
+            assert c is not None
+            result[done:stop] = propagate(part.values, c, self.sun)
+            done = stop
         result.flags.writeable = False
         return result
 
@@ -116,12 +122,7 @@ class MilkyWayStars:
             wanted.append(cut.within(self.radius))
         columns = {"ra": values[:, 0], "parallax": parallax, "distance": distance}
         kept, report = cut.apply(wanted, columns, f"{self.source}, resampled")
-        o = self.observed
-        drawn = Observed(
-            values[kept],
-            o.errors[kept] if o.errors is not None else None,
-            o.correlations[kept] if o.correlations is not None else None,
-        )
+        drawn = replace(self.observed, values=values)[kept]
         x, v = galactocentric(drawn.values, self.sun)
         return replace(
             self,
@@ -144,9 +145,13 @@ def _draw(observed: Observed, seed: int) -> Float[np.ndarray, "n 6"]:
     assert observed.errors is not None
     noise = np.random.default_rng(seed).normal(size=observed.values.shape)
     if observed.correlations is not None:
-        eigenvalues, vectors = np.linalg.eigh(observed.correlation)
-        scaled = np.sqrt(np.clip(eigenvalues, 0.0, None)) * noise
-        noise = np.einsum("nij,nj->ni", vectors, scaled)
+        done = 0
+        for part in observed.in_parts():
+            eigenvalues, vectors = np.linalg.eigh(part.correlation)
+            here = slice(done, done + len(eigenvalues))
+            scaled = np.sqrt(np.clip(eigenvalues, 0.0, None)) * noise[here]
+            noise[here] = np.einsum("nij,nj->ni", vectors, scaled)
+            done = here.stop
     shift = noise * observed.errors
     shift[:, :2] *= MAS_DEG
     shift[:, 0] /= np.cos(observed.values[:, 1] * DEG)
