@@ -1,6 +1,13 @@
-"""Gravitational potentials: spherical haloes."""
+"""Gravitational potentials: spherical haloes, discs, bulges and their sums."""
 
-from bayesdust.potentials.base import SphericalHalo
+from bayesdust.potentials.base import Potential, SphericalHalo
+from bayesdust.potentials.discs import (
+    MiyamotoNagai,
+    PowerLawCutoff,
+    SphericalAsPotential,
+    Sum,
+    milky_way_2014,
+)
 from bayesdust.potentials.halos import (
     GNFW,
     HALOS,
@@ -19,7 +26,13 @@ __all__ = [
     "Burkert",
     "CoreNFWTides",
     "Einasto",
+    "MiyamotoNagai",
+    "Potential",
+    "PowerLawCutoff",
+    "SphericalAsPotential",
     "SphericalHalo",
+    "Sum",
     "Truncated",
     "Zhao",
+    "milky_way_2014",
 ]

@@ -1,16 +1,52 @@
-"""What every spherical halo offers; a new one writes `density` and inherits the rest."""
+"""What every potential offers.
+
+A new one writes Phi(x) at a point and inherits its forces and densities; a new spherical halo writes
+`density` and inherits the rest.
+"""
 
 import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from bayesdust import quadrature
 from bayesdust.arrays import Array, Real
 from bayesdust.units import G
 
 _Z, _W = quadrature.half_line()
+
+
+class Potential(eqx.Module):
+    """A gravitational potential of any shape, in Cartesian coordinates about its centre.
+
+    Methods take one point x (3,) [kpc] and are batched with `jax.vmap`. Subclasses give
+    `potential`, smooth enough to be differentiated twice; `acceleration` and `density` follow by
+    automatic differentiation unless a closed form replaces them.
+    """
+
+    @abc.abstractmethod
+    def potential(self, x: Float[Array, "3"]) -> Float[Array, ""]:
+        """Phi(x) [(km/s)^2] at x (3,) [kpc]."""
+
+    def acceleration(self, x: Float[Array, "3"]) -> Float[Array, "3"]:
+        """-grad Phi (3,) [(km/s)^2/kpc] at x (3,) [kpc]."""
+        return -jax.grad(self.potential)(x)
+
+    def density(self, x: Float[Array, "3"]) -> Float[Array, ""]:
+        """rho = laplacian(Phi)/(4 pi G) [Msun/kpc3] at x (3,) [kpc] (Poisson's equation)."""
+        return jnp.trace(jax.hessian(self.potential)(x)) / (4 * jnp.pi * G)
+
+    def circular_velocity(self, R: Real) -> Float[Array, ""]:
+        """v_circ = sqrt(R dPhi/dR) [km/s] at (x, y, z) = (R, 0, 0), R one radius [kpc].
+
+        The speed of a circular orbit where the potential is symmetric about the z axis and the
+        plane z = 0.
+        """
+        x = jnp.array([1.0, 0.0, 0.0]) * R
+        return jnp.sqrt(-R * self.acceleration(x)[0])
 
 
 class SphericalHalo(eqx.Module):
