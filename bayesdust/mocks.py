@@ -79,7 +79,7 @@ def draw_from(distribution: Distribution, n: int, seed: int = 0) -> Phase:
     """`n` independent stars from a `distribution.solve`d galaxy: `draw` without the inversion."""
     if n < 1:
         raise BayesdustError(f"{n} stars were asked for: ask for at least one")
-    rng = _generator(seed, "mocks.draw")
+    rng = generator(seed, "mocks.draw")
     ln_r = _radii(distribution, rng.random(n))
     u = _speeds(distribution, ln_r, rng.random(n))
     r = np.exp(ln_r)
@@ -120,7 +120,7 @@ def observe(
         raise BayesdustError(
             "one of ra, dec is missing: give both coordinates of the centre or none"
         )
-    noise = _generator(seed, "mocks.observe").standard_normal(n)
+    noise = generator(seed, "mocks.observe").standard_normal(n)
     x, y = phase.x[:, 0], phase.x[:, 1]
     if ra is None or dec is None:
         columns, unit = {"x": x, "y": y}, "kpc"
@@ -132,7 +132,7 @@ def observe(
     return Table(columns, units=units, meta={"distance_kpc": distance, "v_sys_kms": v_sys})
 
 
-def _generator(seed: int, stage: str) -> np.random.Generator:
+def generator(seed: int, stage: str) -> np.random.Generator:
     """A stream of its own for each stage, so that stages with one seed are independent."""
     return np.random.default_rng(
         np.random.SeedSequence(seed, spawn_key=(zlib.crc32(stage.encode()),))
