@@ -95,8 +95,8 @@ def mix(components: dict[str, Component], fractions: dict[str, float], ball: Bal
     Raises
     ------
     BayesdustError
-        If the names differ, the fractions are not positive with the sum one, the ball reaches the
-        axis, or a disc is too cold for the quadratures.
+        If the names or the potentials differ, the fractions are not positive with the sum one, the
+        ball reaches the axis, or a disc is too cold for the quadratures.
     """
     shares = np.array([fractions.get(name, np.nan) for name in components])
     if (
@@ -115,6 +115,10 @@ def mix(components: dict[str, Component], fractions: dict[str, float], ball: Bal
     # numbers as arrays are arguments of a compiled function, which then serves every component
     parts = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), tuple(components.values()))
     for name, part in zip(components, parts, strict=True):
+        if not eqx.tree_equal(part.potential, parts[0].potential):
+            raise BayesdustError(
+                f"{name!r} lives in another potential than the first component: give all the same"
+            )
         if isinstance(part, Disc):
             _refuse_cold(name, part, ball)
     x, weights = ball.nodes()
