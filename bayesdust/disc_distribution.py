@@ -18,6 +18,7 @@ frame: L = y v_x - x v_y. Lengths in kpc, velocities in km/s.
 """
 
 import abc
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -28,7 +29,7 @@ from jaxtyping import Float
 from bayesdust.arrays import Array, Real
 from bayesdust.potentials.base import Potential
 
-_NEWTON = 5  # steps towards R_c(L) before the two last; L from 0.3 to 1e5 kpc km/s needs 4 in all
+_NEWTON = 7  # steps towards R_c(L); L from 0.3 to 1e5 kpc km/s needs 4
 _EMPTY = 25.0  # below R_in/_EMPTY the taper has made f smaller than exp(-_EMPTY^2): zero
 _OUTERMOST = 100.0  # kpc: circular orbits beyond carry no stars to a survey
 COLDEST = 0.02  # sigma/(kappa R_c) that the steps in ln R_c of `ladder` resolve
@@ -104,19 +105,27 @@ class Disc(Component):
     def guiding_radius(self, L: Real) -> Float[Array, ""]:
         """R_c [kpc] of one L > 0 [kpc km/s], by Newton's method in logarithms.
 
-        The first steps are not differentiated; the last two carry derivatives, exact to third order.
+        Its derivatives, of any order, are those of the implicit function L(R_c) = L.
         """
         ln_L = jnp.log(L)
 
-        def improve(disc: "Disc", y: Array, ln_L: Array) -> Array:
-            orbit = disc.circular(jnp.exp(y))
-            slope = orbit.kappa**2 / (2 * orbit.omega**2)  # d ln L / d ln R_c
-            return y - jnp.clip((jnp.log(orbit.L) - ln_L) / slope, -2.0, 2.0)
+        def excess(y: Array) -> Array:
+            """ln L of the circular orbit at ln R_c = y, less what is wanted."""
+            x = jnp.array([1.0, 0.0, 0.0]) * jnp.exp(y)
+            return 1.5 * y + jnp.log(jax.grad(self.potential.potential)(x)[0]) / 2 - ln_L
 
-        frozen, fixed = jax.lax.stop_gradient((self, ln_L))
-        start = fixed - jnp.log(200.0)  # km/s, of no consequence
-        y = jax.lax.fori_loop(0, _NEWTON, lambda _, y: improve(frozen, y, fixed), start)
-        return jnp.exp(improve(self, improve(self, y, ln_L), ln_L))
+        def solve(f: Callable[[Array], Array], y: Array) -> Array:
+            def improve(_: int, y: Array) -> Array:
+                value, slope = jax.jvp(f, (y,), (jnp.ones_like(y),))
+                return y - jnp.clip(value / slope, -2.0, 2.0)
+
+            return jax.lax.fori_loop(0, _NEWTON, improve, y)
+
+        start = ln_L - jnp.log(200.0)  # km/s, of no consequence
+        y = jax.lax.custom_root(
+            excess, start, solve, lambda linear, b: b / linear(jnp.ones_like(b))
+        )
+        return jnp.exp(y)
 
     def sigma(self, R_c: Real) -> Array:
         """sigma [km/s] of the stars with guiding radius R_c [kpc]."""

@@ -30,7 +30,7 @@ class Ball(NamedTuple):
         """Whether points x (n, 3) are inside."""
         return np.sum((x - np.asarray(self.centre)) ** 2, axis=-1) < self.radius**2
 
-    def nodes(self, n: tuple[int, int, int] = (60, 12, 19)) -> tuple[Array, Array]:
+    def nodes(self, n: tuple[int, int, int] = (60, 12, 20)) -> tuple[Array, Array]:
         """Points (m, 3) [kpc] and weights (m,) [kpc3] that integrate axisymmetric functions over it.
 
         Slices in z = h sinh(t), crowded about the plane, and discs in each, by Gauss-Legendre in
@@ -135,7 +135,8 @@ def mix(components: dict[str, Component], fractions: dict[str, float], ball: Bal
 @eqx.filter_jit
 def _log_integral(component: Component, x: Array, weights: Array) -> Float[Array, ""]:
     """ln of the integral of a component over nodes x (m, 3) with weights (m,)."""
-    log_density = jax.lax.map(lambda p: component.moments(p).log_density, x, batch_size=2000)
+    # batches that divide the default number of nodes: a remainder would be compiled apart
+    log_density = jax.lax.map(lambda p: component.moments(p).log_density, x, batch_size=1440)
     return jax.nn.logsumexp(log_density, b=weights)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesdust.arrays import Array, Real
-from bayesdust.disc_distribution import Circular, Component, Disc, IsothermalHalo
+from bayesdust.disc_distribution import Component, Disc, IsothermalHalo
 from bayesdust.disc_galaxy import Ball, DiscGalaxy, mix
 from bayesdust.errors import BayesdustError
 from bayesdust.mocks import Phase, generator
@@ -155,16 +155,16 @@ def _envelope(disc: Disc, ball: Ball) -> tuple[list[Floats], Floats]:
     The density is met on the corners of the cells, their faces and edges halved in ln R_c and R;
     cells that lie outside the ball have the height zero.
     """
-    ln_R_c, orbits = disc.ladder(2 * _CELLS[0] + 1)
     R = np.linspace(ball.R - ball.radius, ball.R + ball.radius, 2 * _CELLS[1] + 1)
     top = abs(ball.centre[2]) + ball.radius
     z = 0.3 * np.sinh(np.linspace(0.0, np.arcsinh(top / 0.3), _CELLS[2] + 1))
-    height = np.asarray(_log_weights(disc, ln_R_c, orbits, R, z)) + _MARGIN
+    ln_R_c, log_weights = (np.asarray(a) for a in _log_weights(disc, R, z))
+    height = log_weights + _MARGIN
     for axis, width in enumerate((2, 2, 1)):
         pieces = [np.roll(height, -k, axis=axis) for k in range(width + 1)]
         last = height.shape[axis] - 1
         height = np.take(np.max(pieces, axis=0), np.arange(0, last, width), axis=axis)
-    edges = [np.asarray(ln_R_c)[::2], R[::2], z]
+    edges = [ln_R_c[::2], R[::2], z]
     near_R = np.maximum(np.maximum(edges[1][:-1] - ball.R, ball.R - edges[1][1:]), 0.0)
     near_z = np.maximum(z[:-1] - abs(ball.centre[2]), 0.0)
     outside = near_R[:, None] ** 2 + near_z**2 > ball.radius**2
@@ -172,12 +172,13 @@ def _envelope(disc: Disc, ball: Ball) -> tuple[list[Floats], Floats]:
 
 
 @eqx.filter_jit
-def _log_weights(disc: Disc, ln_R_c: Array, orbits: Circular, R: Real, z: Real) -> Array:
-    """`Disc.log_weight` on the grid (n_u, n_R, n_z)."""
+def _log_weights(disc: Disc, R: Real, z: Real) -> tuple[Array, Array]:
+    """Corners and middles of the cells in ln R_c (n_u,), and `Disc.log_weight` (n_u, n_R, n_z)."""
+    ln_R_c, orbits = disc.ladder(2 * _CELLS[0] + 1)
     point = lambda R, z: disc.potential.potential(jnp.array([R, 0.0, z]))  # noqa: E731
     phi = jax.vmap(jax.vmap(point, (None, 0)), (0, None))(jnp.asarray(R), jnp.asarray(z))
     R_c, orbits = jax.tree.map(lambda a: a[:, None, None], (jnp.exp(ln_R_c), orbits))
-    return disc.log_weight(R_c, orbits, R[:, None], phi)
+    return ln_R_c, disc.log_weight(R_c, orbits, jnp.asarray(R)[:, None], phi)
 
 
 @eqx.filter_jit
