@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,12 +170,11 @@ def side_by_side(stage: str, function: Callable[[Any], Any], arguments: Sequence
     if len(values) < 8:
         return {value: function(value) for value in values}
     progress, found = Progress(stage, len(values)), {}
+    # a process that has compiled for many combinations runs out of room for programs: a few each
     context = multiprocessing.get_context("spawn")
-    # a process that has compiled for many combinations runs out of room for programs
-    with ProcessPoolExecutor(os.cpu_count(), context, max_tasks_per_child=5) as pool:
-        waiting = {pool.submit(function, value): value for value in values}
-        for done in as_completed(waiting):
-            found[waiting[done]] = done.result()
+    with context.Pool(os.cpu_count(), maxtasksperchild=5) as pool:
+        for value, result in pool.imap_unordered(functools.partial(_paired, function), values):
+            found[value] = result
             progress.step()
     return found
 
@@ -439,6 +437,10 @@ def measure(grid: Grid, cache: Path) -> dict[str, Any]:
         found[stage] = {key: kept.known[f"{stage} {key}"] for key in every}
     gradients, residuals, galpy = found["gradient"], found["jeans"], found["galpy"]
     return {"errors": errors, "gradients": gradients, "galpy": galpy, "jeans": residuals}
+
+
+def _paired(function: Callable[[Any], Any], value: Any) -> tuple[Any, Any]:
+    return value, function(value)
 
 
 def keep_errors(
