@@ -1,1 +1,1 @@
-"""Normalizing flows, all of them flowjax distributions."""
+"""Normalizing flows: densities with exact gradients, each a flowjax distribution."""
