@@ -123,7 +123,7 @@ class Ball(AbstractBijection):
     shape: tuple[int, ...] = (3,)
     cond_shape: None = None
 
-    def transform_and_log_det(self, x, condition=None):  # type: ignore[override]
+    def transform_and_log_det(self, x, condition=None):
         u = (x - self.centre) / self.radius
         q = jnp.sum(u**2)
         # the last float before the edge: a star on it would be sent to infinity
@@ -132,7 +132,7 @@ class Ball(AbstractBijection):
         log_det = self._log_det(inside * g**2)
         return g * u, jnp.where(q < 1, log_det, -jnp.inf)
 
-    def inverse_and_log_det(self, y, condition=None):  # type: ignore[override]
+    def inverse_and_log_det(self, y, condition=None):
         t = jnp.sum(y**2)
         return self.centre + self.radius * shrink(t) * y, -self._log_det(t)
 
