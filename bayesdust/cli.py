@@ -12,7 +12,8 @@ from typing import Annotated, Any
 STARTED = time.perf_counter() - time.process_time()  # of the program, importing JAX included
 
 # XLA reads these once, before its first use: one thread a chain, none inside a matrix product
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+if "train" not in sys.argv[1:2]:  # flows are one large matrix product after another
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 import typer  # noqa: E402
 
@@ -164,6 +165,65 @@ def report(
     from bayesdust.runs import rewrite_report
 
     return _verdict(rewrite_report(folder), folder)
+
+
+@app.command()
+def train(
+    stars: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STARS",
+            help="Gaia columns, or x, y, z [kpc] and vx, vy, vz [km/s] (Galactocentric).",
+        ),
+    ],
+    out: Out,
+    members: Annotated[int, typer.Option(metavar="K", help="Flows in the ensemble.", min=1)] = 1,
+    seed: Seed = 0,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes (30).", min=1)] = None,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Members see copies resampled within the errors.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(metavar="COL", help="Star weights: a column, or 1/COL.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(metavar="KPC", help="Of the survey (Cartesian tables).")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="A column's name; repeatable."),
+    ] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=UNIT", help="A column's unit; repeatable.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Learn f(x, v) of Milky Way stars: an ensemble of normalizing flows.
+
+    flows.eqx, run.json and quality.html are written to DIR; the same command goes on with a run that
+    was stopped. Exit codes as of `fit`; 3 means that the flows fail their quality tests.
+    """
+    from bayesdust.catalogs.cartesian import read_milky_way
+    from bayesdust.flows.training import Schedule
+    from bayesdust.progress import Progress
+    from bayesdust.train_run import Request, run
+
+    _keep_compiled()
+    columns, units = _pairs("--column", column), _pairs("--unit", unit)
+    table = read_milky_way(stars, columns, units, weights=weights, radius=radius)
+    for warning in table.warnings:
+        logging.warning("warning: %s", warning)
+    if table.cuts is not None:
+        logging.warning("%s", table.cuts)
+    schedule = Schedule(seed=seed) if epochs is None else Schedule(seed=seed, epochs=epochs)
+    request = Request(table, members, schedule, errors)
+    command = ["bayesdust", *sys.argv[1:]]
+    with Progress() as show:
+        quality = run(request, out, overwrite=overwrite, on_progress=show, command=command)
+    typer.echo(f"{out / 'quality.html'}: {'passed' if not quality.failures else 'FAILED'}")
+    for sentence in quality.failures:
+        typer.echo(f"  {sentence}", err=True)
+    return FAILED if quality.failures else OK
 
 
 @app.command()

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ _DISK = (*_FULL, errno.EROFS, errno.EIO)
 
 
 @contextlib.contextmanager
-def workplace(out: Path, request: Mapping[str, Any], overwrite: bool) -> Iterator[Path]:
+def workplace(
+    out: Path, request: Mapping[str, Any], overwrite: bool, results: Sequence[str] = RESULTS
+) -> Iterator[Path]:
     """The folder OUT/.partial, locked for `request` (anything that JSON holds).
 
-    Left without an error, the `RESULTS` in it are moved to OUT and it is removed. Left with a
+    Left without an error, the `results` in it, run.json last, are moved to OUT and it is removed. Left with a
     BayesdustError it is removed with whatever was made for it, for the request cannot be done; with
     any other error, or a ResumableError, it stays for the same request if there is work in it.
 
@@ -36,17 +38,17 @@ def workplace(out: Path, request: Mapping[str, Any], overwrite: bool) -> Iterato
     partial = out / ".partial"
     made: list[Path] = []
     try:
-        _check(out, overwrite)
+        _check(out, overwrite, results)
         made = _make(partial)
         with _locked(partial, out):
             try:
-                _check(out, overwrite)  # another process may have finished meanwhile
+                _check(out, overwrite, results)  # another process may have finished meanwhile
                 _claim(partial, out, request, overwrite)
                 yield partial
             except BaseException as error:
                 _leave(partial, made, error)
                 raise
-            _publish(partial, out)
+            _publish(partial, out, results)
             shutil.rmtree(partial)
     except OSError as error:
         if error.errno not in _DISK and not _lies_in(error.filename, out):
@@ -73,14 +75,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _check(out: Path, overwrite: bool) -> None:
+def _check(out: Path, overwrite: bool, results: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise BayesdustError(f"{out} is a file: give a folder.")
     if overwrite:
         return
     if (out / "run.json").exists():
         raise BayesdustError(f"{out} holds a finished run: add --overwrite to replace it.")
-    there = [name for name in RESULTS if (out / name).exists()]
+    there = [name for name in results if (out / name).exists()]
     if there and not (out / ".partial").exists():
         raise BayesdustError(
             f"{out} holds a {there[0]} of something else: choose another folder, or add "
@@ -172,10 +174,10 @@ def _leave(partial: Path, made: list[Path], error: BaseException) -> None:
     _unmake(made)
 
 
-def _publish(partial: Path, out: Path) -> None:
+def _publish(partial: Path, out: Path, results: Sequence[str]) -> None:
     """Move the results into place; an older run counts as finished until these are complete."""
-    (out / RESULTS[-1]).unlink(missing_ok=True)
-    for name in RESULTS:
+    (out / results[-1]).unlink(missing_ok=True)
+    for name in results:
         os.replace(partial / name, out / name)
 
 

@@ -17,6 +17,8 @@ FLOORS = {
     "report_figures": 5,
     "report_numbers": 5,
     "runs": 5,
+    "train_run": 5,
+    "flow_report": 5,
     "progress": 5,
     "workplace": 5,
     "chain_plots": 4,
@@ -24,6 +26,8 @@ FLOORS = {
     "inference": 4,
     "influence": 4,
     "plots": 4,
+    "flow_plots": 4,
+    "flow_quality": 4,
     "rings": 4,
     "summary": 4,
     "disc_distribution": 3,
@@ -51,7 +55,7 @@ FLOORS = {
 # Who may import what; a package not named here is free for all.
 ONLY_IN = {
     "numpyro": {"inference"},
-    "matplotlib": {"chain_plots", "plots", "report_figures"},
+    "matplotlib": {"chain_plots", "flow_plots", "plots", "report_figures"},
     "corner": {"chain_plots", "plots", "report_figures"},
     "arviz_plots": {"chain_plots", "plots", "report_figures"},
     "galpy": {"interop"},

@@ -116,11 +116,11 @@ class PhaseSpaceFlow(eqx.Module):
 
     def ln_n(self, x: Float[Array, "3"]) -> Float[Array, ""]:
         """ln n(x) [1/kpc3], the integral over the ball being one."""
-        return self.n.log_prob(x)
+        return self.n.log_prob(x).astype(jnp.float32)
 
     def ln_p(self, v: Float[Array, "3"], x: Float[Array, "3"]) -> Float[Array, ""]:
         """ln p(v | x) [(km/s)^-3]."""
-        return self.p.log_prob(v, x)
+        return self.p.log_prob(v, x).astype(jnp.float32)
 
     def log_prob(self, x: Float[Array, "3"], v: Float[Array, "3"]) -> Float[Array, ""]:
         """ln f(x, v) of one star."""

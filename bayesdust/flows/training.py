@@ -59,7 +59,7 @@ def train(
     architecture: Architecture,
     *,
     members: int = 1,
-    weights: Float[np.ndarray, " n"] | None = None,
+    weights: Float[np.ndarray, "*m n"] | None = None,
     bootstrap: bool = True,
     schedule: Schedule | None = None,
     checkpoint: Path | None = None,
@@ -67,10 +67,11 @@ def train(
 ) -> Trained:
     """Train `members` flows on stars at x [kpc] with velocities v [km/s].
 
-    (n, 3) for all members, or (members, n, 3): a resampled copy each. Member 0 has no bootstrap weights.
+    (n, 3) for all members, or (members, n, 3): a resampled copy each; `weights` (n,) or (members, n), zero
+    where a copy has lost a star. Member 0 has no bootstrap weights.
 
     Raises BayesdustError for fewer than 100 stars, numbers that are not finite, stars outside the ball
-    or weights that are not positive; ResumableError where the saved state is damaged.
+    or weights that are negative; ResumableError where the saved state is damaged.
     """
     schedule = schedule or Schedule()
     x, v = np.asarray(x, np.float32), np.asarray(v, np.float32)
@@ -82,8 +83,7 @@ def train(
     batch = min(schedule.batch, count - tested)
     steps = (count - tested) // batch
     w = np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32)
-    w = w / w.mean()
-    shares = np.tile(w, (members, 1))
+    shares = np.array(np.broadcast_to(w / w.mean(), (members, count)))
     if bootstrap and members > 1:
         extra = np.array(
             jax.random.exponential(jax.random.fold_in(root, 1), (members - 1, count), jnp.float32)
@@ -218,8 +218,8 @@ def _check(
             f"Row {row} lies {off.max():.3f} kpc from the centre of a survey of {architecture.radius:g} "
             "kpc: give a larger radius or cut the stars."
         )
-    if weights is not None and not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
-        raise BayesdustError("Star weights must be finite and positive.")
+    if weights is not None and not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
+        raise BayesdustError("Star weights must be finite and not negative.")
 
 
 def _save(state: _State, folder: Path | None) -> None:

@@ -1,0 +1,152 @@
+"""`bayesdust train`: from a catalogue to an ensemble of flows in a folder, resumed where it was stopped."""
+
+import datetime
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.errors import BayesdustError
+from bayesdust.flow_quality import Quality, measure
+from bayesdust.flows import store
+from bayesdust.flows.autoregressive import Architecture
+from bayesdust.flows.training import Schedule, Trained, train
+from bayesdust.inference.posterior import versions
+from bayesdust.workplace import has_work, workplace, write_atomically
+
+RESULTS = (store.WEIGHTS, "quality.html", store.RECORD)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked to do; the same request resumes the same run.
+
+    `errors` has every member but the first see a copy of the stars resampled within their errors.
+    """
+
+    stars: MilkyWayStars
+    members: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+    errors: bool = False
+    build: Mapping[str, Any] = field(default_factory=dict)
+
+    def architecture(self) -> Architecture:
+        """Standardised by the stars, in their declared ball or in the one that just holds them."""
+        stars, radius = self.stars, self.stars.radius
+        if radius is None:
+            radius = 1.001 * float(np.max(stars.distance))
+        return Architecture.for_stars(stars.x, stars.v, stars.centre, radius, **self.build)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the flows, for JSON."""
+        import jax
+
+        return {
+            "stars": self.stars.sha256,
+            "number of stars": self.stars.n,
+            "weights": self.stars.weights is not None,
+            "members": self.members,
+            "errors": self.errors,
+            "schedule": asdict(self.schedule),
+            "architecture": json.loads(json.dumps(self.architecture().to_dict())),
+            "versions": versions(),
+            "device": jax.default_backend(),
+        }
+
+
+def run(
+    request: Request,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    command: Sequence[str] = (),
+) -> Quality:
+    """Train and write flows.eqx, quality.html and run.json into the folder `out`.
+
+    Raises BayesdustError for a request that cannot be done, leaving nothing behind.
+    """
+    from bayesdust.flow_report import write_page
+
+    clock, stars = time.perf_counter(), request.stars
+    architecture = request.architecture()
+    x, v, weights = copies(stars, request.members, request.schedule.seed, request.errors)
+    with workplace(Path(out), request.fingerprint(), overwrite, RESULTS) as partial:
+        resumed = has_work(partial)
+        trained = train(
+            x,
+            v,
+            architecture,
+            members=request.members,
+            weights=weights,
+            schedule=request.schedule,
+            checkpoint=partial,
+            on_progress=on_progress,
+        )
+        on_progress(0, 0, "judging")
+        quality = measure(trained, stars)
+        store.save(trained.flows, partial)
+        about = record(request, architecture, trained, quality)
+        about |= {"command": shlex.join(command), "resumed": resumed}
+        about["wall_seconds"] = round(time.perf_counter() - clock, 1)
+        write_page(quality, trained, stars, about, partial / RESULTS[1])
+        write_atomically(partial / store.RECORD, json.dumps(about, indent=1, default=str) + "\n")
+    return quality
+
+
+def copies(
+    stars: MilkyWayStars, members: int, seed: int, errors: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """x, v and weights for the training: the stars, or a resampled copy for every member but the first.
+
+    A star that its errors carry out of the survey keeps its place, with weight zero.
+    """
+    if not errors:
+        return stars.x, stars.v, stars.weights
+    if stars.observed is None:
+        raise BayesdustError(f"{stars.source} has no errors to resample: leave that option out.")
+    x, v = (np.repeat(a[None], members, axis=0) for a in (stars.x, stars.v))
+    even = np.ones(stars.n) if stars.weights is None else stars.weights
+    weights = np.tile(even, (members, 1))
+    for number in range(1, members):
+        copy = stars.resampled(seed + number)
+        places = np.searchsorted(stars.rows, copy.rows)
+        x[number, places], v[number, places] = copy.x, copy.v
+        lost = np.ones(stars.n, dtype=bool)
+        lost[places] = False
+        weights[number, lost] = 0.0
+    return x, v, weights
+
+
+def record(
+    request: Request, architecture: Architecture, trained: Trained, quality: Quality
+) -> dict[str, Any]:
+    """The contents of run.json, but for times and command."""
+    stars = request.stars
+    return {
+        "flows": {
+            "schema_version": store.SCHEMA_VERSION,
+            "architecture": architecture.to_dict(),
+            "members": request.members,
+        },
+        "seed": request.schedule.seed,
+        "schedule": asdict(request.schedule),
+        "errors_resampled": request.errors,
+        "source": stars.source,
+        "data_sha256": stars.sha256,
+        "stars": stars.n,
+        "units": dict(stars.units),
+        "warnings": list(stars.warnings),
+        "cuts": None if stars.cuts is None else stars.cuts.as_rows(),
+        "held_out_loss": trained.losses[-1, 1].tolist(),
+        "epochs": len(trained.losses),
+        "quality": quality.to_dict(),
+        "versions": versions(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
