@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdust import rings
 from bayesdust.summary import Scalar, dataset, is_constant, scalars
 
 if TYPE_CHECKING:
@@ -180,9 +181,7 @@ def _errors(tree: DataTree) -> tuple[float, float]:
         return 0.0, 0.0
     data = dataset(tree, "constant_data")
     err = np.asarray(data["v_los_err"].values, dtype=float)
-    weight = np.ones_like(err)
-    if "p_member" in data and np.isfinite(data["p_member"].values).all():
-        weight = np.asarray(data["p_member"].values, dtype=float)
+    weight = rings.membership(tree, err.size)
     floor = dispersion_floor(err, weight)
     if not math.isfinite(floor):
         return 0.0, 0.0

@@ -241,8 +241,8 @@ def dispersion_profile(tree: DataTree, ax: Axes, n_bins: int | None = None) -> A
     """sigma_los(R) [km/s] of the posterior over binned data, with the posterior predictive.
 
     Points are maximum-likelihood dispersions in rings of equal expected membership, about the
-    mean velocity of all members, star errors and membership included (a foreground is a fixed
-    normal law); bars are 68 %, arrows 95 % upper limits. Boxes show where the model expects these
+    mean velocity of all members, star errors and the fit's memberships included (a foreground is a
+    fixed normal law); bars are 68 %, arrows 95 % upper limits. Boxes show where the model expects these
     points: the same estimate made on stars drawn from the posterior predictive (68 %), so what a
     velocity gradient adds to the points it adds to the boxes, not to the band.
     """
@@ -283,8 +283,8 @@ def _binned_points(
     tops = [0.0]
     for ring in chosen:
         middle, low, high = rings.weighted_radii(radius[ring], p[ring])
-        if replicas is not None:
-            tops.append(_draw_box(ax, low, high, [fit.best(w, ring) for w in replicas]))
+        if replicas:
+            tops.append(_draw_box(ax, low, high, [fit.best(w, ring, q) for w, q in replicas]))
         tops.append(_draw_point(ax, middle, fit.interval(v, ring)))
     members = radius[p > 0.5] if (p > 0.5).any() else radius
     inner, outer = np.quantile(members, [0.01, 1.0])

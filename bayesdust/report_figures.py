@@ -49,7 +49,8 @@ def figures(tree: DataTree, table: Table, published: Table | None) -> Iterator[d
             "Velocity dispersion",
             "Line-of-sight dispersion against projected radius. Points: maximum-likelihood "
             "dispersion in rings of equal membership with 68 % bars (arrows: 95 % upper limits), "
-            "star errors and membership included. Boxes: where the model expects these points.",
+            "star errors and the memberships that the fit found included. Boxes: where the model "
+            "expects these points.",
             "full",
             partial(_on_axes, plots.dispersion_profile, tree, size=(9.6, 4.0)),
             True,

@@ -1,9 +1,10 @@
 """Maximum-likelihood velocity dispersions of stars in rings, as points for a figure.
 
-Each star counts with its membership probability, its velocity error and, where it may be no member,
-a fixed normal law for the foreground. Only numbers: the drawing is in `plots`.
+Each star counts with the membership probability that the fit gave it, its velocity error and, where
+it may be no member, a fixed normal law for the foreground. Only numbers: the drawing is in `plots`.
 """
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -18,29 +19,51 @@ else:  # heavy, and only its objects are needed here
 
 
 def velocity_data(tree: DataTree) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """R [kpc], v_los, its error [km/s], membership probability (1 if not given); each (star,)."""
+    """R [kpc], v_los, its error [km/s], membership probability (see `membership`); each (star,)."""
     data = dataset(tree, "constant_data")
     v = np.asarray(dataset(tree, "observed_data")["v_los"].values, dtype=float)
     radius, err = (np.asarray(data[n].values, dtype=float) for n in ("R", "v_los_err"))
-    p = np.ones_like(v)
-    if "p_member" in data and np.isfinite(data["p_member"].values).all():
-        p = np.asarray(data["p_member"].values, dtype=float)
-    return radius, v, err, p
+    return radius, v, err, membership(tree, v.size)
 
 
-def replicas(tree: DataTree, n_star: int, most: int = 100) -> np.ndarray | None:
-    """At most `most` posterior predictive samples of the velocities, (sample, star)."""
+def membership(tree: DataTree, n_star: int) -> np.ndarray:
+    """Probability (star,) that each star is a member, as the fit has it.
+
+    The posterior mean where the model told members from others; one where it counted every star as
+    a member; else (a result that does not say) the catalogue's probabilities, if there are any.
+    """
+    if "posterior_predictive" in tree.children and "member" in tree["posterior_predictive"]:
+        p = tree["posterior_predictive"]["member"].mean(dim=("chain", "draw")).values
+        return np.asarray(p, dtype=float)
+    options = json.loads(tree.attrs.get("options", "{}"))
+    if options.get("membership", "given") == "given":
+        data = dataset(tree, "constant_data")
+        if "p_member" in data and np.isfinite(data["p_member"].values).all():
+            return np.asarray(data["p_member"].values, dtype=float)
+    return np.ones(n_star)
+
+
+def replicas(
+    tree: DataTree, n_star: int, most: int = 100
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """At most `most` posterior predictive samples: velocities (star,), and their memberships.
+
+    The memberships are None where the model counted every star as a member, or does not tell.
+    """
     if "posterior_predictive" not in tree.children:
-        return None
+        return []
     data = dataset(tree, "posterior_predictive")
-    if "v_los" not in data:
-        return None
-    v = np.asarray(data["v_los"].transpose("chain", "draw", "star").values, dtype=float)
-    v = v.reshape(-1, v.shape[-1])
-    v = v[np.isfinite(v).all(axis=1)]
-    if len(v) == 0 or v.shape[1] != n_star:
-        return None
-    return np.asarray(v[np.linspace(0, len(v) - 1, min(most, len(v))).astype(int)])
+    if "v_los" not in data or data.sizes["star"] != n_star:
+        return []
+    names = [name for name in ("v_los", "member_predicted") if name in data]
+    flat = [
+        np.asarray(data[name].transpose("chain", "draw", "star").values, dtype=float)
+        for name in names
+    ]
+    samples = list(zip(*(values.reshape(-1, n_star) for values in flat), strict=True))
+    samples = [sample for sample in samples if np.isfinite(sample).all()]
+    chosen = np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int)
+    return [(samples[i][0], samples[i][1] if len(names) > 1 else None) for i in chosen]
 
 
 def radial_bins(radius: np.ndarray, p: np.ndarray, n_bins: int | None = None) -> np.ndarray:
@@ -134,13 +157,19 @@ class RingFit:
         grid = np.linspace(0.0, self.top, 401)
         return dispersion_interval(grid, self._log_likelihood(grid, v, ring))
 
-    def best(self, v: np.ndarray, ring: np.ndarray) -> float:
-        """The maximum-likelihood dispersion alone, on a coarse grid and then a fine one."""
-        grid = np.linspace(0.0, self.top, 33)
-        at = int(np.argmax(self._log_likelihood(grid, v, ring)))
-        fine = np.linspace(grid[max(at - 1, 0)], grid[min(at + 1, grid.size - 1)], 33)
-        return float(fine[np.argmax(self._log_likelihood(fine, v, ring))])
+    def best(self, v: np.ndarray, ring: np.ndarray, p: np.ndarray | None = None) -> float:
+        """The maximum-likelihood dispersion alone, on a coarse grid and then a fine one.
 
-    def _log_likelihood(self, grid: np.ndarray, v: np.ndarray, ring: np.ndarray) -> np.ndarray:
+        `p` (star,) are memberships that go with `v`, if they are not those of the data.
+        """
+        grid = np.linspace(0.0, self.top, 33)
+        at = int(np.argmax(self._log_likelihood(grid, v, ring, p)))
+        fine = np.linspace(grid[max(at - 1, 0)], grid[min(at + 1, grid.size - 1)], 33)
+        return float(fine[np.argmax(self._log_likelihood(fine, v, ring, p))])
+
+    def _log_likelihood(
+        self, grid: np.ndarray, v: np.ndarray, ring: np.ndarray, p: np.ndarray | None = None
+    ) -> np.ndarray:
         outside = self.foreground.density(v[ring])
-        return log_likelihood(grid, v[ring] - self.mean, self.err[ring], self.p[ring], outside)
+        p = (self.p if p is None else p)[ring]
+        return log_likelihood(grid, v[ring] - self.mean, self.err[ring], p, outside)

@@ -34,11 +34,8 @@ QUANTILES = {
     "q975": 0.975,
 }
 PROFILES = {"r", "R", "angle", "star"}  # dimensions of curves, reported at chosen places
-WEIGHTS = {
-    "weight",
-    "knot",
-    "turn",
-}  # and of what a network or a free profile is made of: not reported
+# and of what a network, a free profile or a histogram is made of: not reported
+WEIGHTS = {"weight", "knot", "turn", "velocity"}
 COLUMNS = ("name", "unit", "mean", "sd", *QUANTILES, "rhat", "ess_bulk", "ess_tail", "mcse")
 
 

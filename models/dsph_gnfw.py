@@ -20,6 +20,7 @@ from bayesdust.potentials import GNFW
 from bayesdust.units import ARCMIN
 
 KIND = "dwarf"
+V_FOREGROUND = jnp.linspace(-420.0, 420.0, 15)  # km/s
 
 
 def prepare(stars, options):
@@ -106,9 +107,10 @@ def sample_foreground(data, tracer, distance):
     """Velocities of the stars that are not members, and how likely each star is one."""
     if data.options["membership"] == "none":
         return None, None
-    mean = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0))  # km/s
-    scale = numpyro.sample("sigma_foreground", dist.LogNormal(jnp.log(80.0), 0.7))
-    foreground = dist.Normal(mean, scale)
+    # a smooth histogram: a single normal law has too thin tails, and what it leaves over would pass
+    # for members of a galaxy ten times too heavy
+    weights = numpyro.sample("foreground", dist.Dirichlet(jnp.ones(len(V_FOREGROUND))))
+    foreground = dwarf.foreground_velocities(weights, V_FOREGROUND, 40.0)
     if data.options["membership"] == "given":
         return foreground, data.p_member
     ln_odds = numpyro.sample("ln_odds", dist.Normal(2.0, 3.0))  # members to foreground at R_half

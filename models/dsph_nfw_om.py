@@ -1,7 +1,7 @@
 """NFW halo, Plummer light, Osipkov-Merritt orbits: the smallest model, a good one to copy first.
 
 Isotropic inside r_a, radial outside; a cusp of slope 1. Distance and half-light radius are fixed at
-the table of facts, every star is a member. Options: light_gamma, perspective, stellar_mass, r_trunc.
+the table of facts. Options: membership = none | given; light_gamma, perspective, stellar_mass, r_trunc.
 """
 
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ KIND = "dwarf"
 
 
 def prepare(stars, options):
-    return dwarf.prepare(
-        stars, options, takes=("light_gamma", "perspective", "stellar_mass", "r_trunc")
-    )
+    takes = ("membership", "light_gamma", "perspective", "stellar_mass", "r_trunc")
+    choices = {"membership": ("none", "given")}
+    return dwarf.prepare(stars, options, takes=takes, choices=choices)
 
 
 def model(data):
@@ -42,5 +42,10 @@ def model(data):
     variance = data.stars_grid.variance(
         halo, tracer, orbits, distance, data.options["stellar_mass"]
     )
-    dwarf.velocity_likelihood(data, mean, variance)
+    foreground = None
+    if data.options["membership"] == "given":  # velocities of the stars that are not members
+        v_foreground = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0))
+        width = numpyro.sample("sigma_foreground", dist.LogNormal(jnp.log(80.0), 0.7))
+        foreground = dist.Normal(v_foreground, width)
+    dwarf.velocity_likelihood(data, mean, variance, foreground)
     dwarf.record(data, halo, tracer, orbits, distance)

@@ -23,7 +23,8 @@ KIND = "dwarf"
 
 def prepare(stars, options):
     takes = ("membership", "light", "perspective", "stellar_mass", "r_trunc", "rho_max")
-    return dwarf.prepare(stars, options, takes=takes)
+    choices = {"membership": ("none", "given")}
+    return dwarf.prepare(stars, options, takes=takes, choices=choices)
 
 
 def model(data):

@@ -80,18 +80,20 @@ def test_likelihood_is_a_gaussian_a_star():
 def test_given_membership_mixes_densities_not_logarithms():
     stars, program = stars_of(p_member=0.7), programs.load("dsph_gnfw")
     data = program.prepare(stars, {})
-    values = values_of(data, v_foreground=-20.0, sigma_foreground=60.0)
+    shares = np.linspace(1, 15, 15) / 120
+    values = values_of(data, foreground=shares)
     terms = v_los_terms(data, program.model, values)
     spread = np.hypot(expected_dispersion(stars), stars.v_los_err)
     member = stats.norm.pdf(stars.v_los, 4.0, spread)
-    other = stats.norm.pdf(stars.v_los, -20.0, np.hypot(60.0, stars.v_los_err))
+    bins, spread = np.linspace(-420, 420, 15), np.hypot(40.0, stars.v_los_err)
+    other = stats.norm.pdf(stars.v_los[:, None], bins, spread[:, None]) @ shares
     np.testing.assert_allclose(terms, np.log(0.7 * member + 0.3 * other), atol=1e-4)
     assert np.abs(terms - 0.7 * np.log(member)).max() > 0.1  # the weighting that is wrong
 
 
 def test_certain_members_need_no_foreground():
     certain, program = stars_of(p_member=1.0), programs.load("dsph_gnfw")
-    values = values_of(None, v_foreground=-20.0, sigma_foreground=60.0)
+    values = values_of(None, foreground=np.full(15, 1 / 15))
     mixed = v_los_terms(program.prepare(certain, {}), program.model, values)
     plain = v_los_terms(
         program.prepare(certain, {"membership": "none"}), program.model, values_of(None)
@@ -106,7 +108,7 @@ def test_mixture_odds_follow_the_surface_densities():
     p = np.asarray(dwarf.membership(data, tracer, 80.0, 1.5, 0.4))
     R = stars.theta * 80.0
     members = np.asarray(tracer.surface_density(R) / tracer.surface_density(0.2))
-    field = np.exp(-1.5 - 0.4 * (R / 0.2 - 1))
+    field = np.exp(-1.5 - 0.4 * 5 * np.tanh((R / 0.2 - 1) / 5))
     np.testing.assert_allclose(p, members / (members + field), rtol=1e-5)
 
 

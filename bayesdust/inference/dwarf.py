@@ -30,6 +30,9 @@ from bayesdust.products import d_factor, j_factor
 from bayesdust.tracers import Plummer, Tracer, ZhaoTracer
 from bayesdust.units import ARCMIN, MAS_YR_KPC_KMS
 
+#: velocities of the stars that are no members: one normal, or `MixtureSameFamily` of several
+Foreground = dist.Normal | dist.MixtureSameFamily
+LEVEL = 5.0  # half-light radii beyond which the foreground's density is taken to be level
 ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 
 #: Options every dwarf model takes, with their defaults; `prepare` refuses any other.
@@ -47,8 +50,8 @@ OPTIONS: dict[str, Any] = {
 }
 CHOICES = {
     "anisotropy": tuple(orbits.ANISOTROPIES),
-    "membership": ("auto", "none", "given", "mixture"),
-    "light": ("auto", "facts", "joint", "members"),
+    "membership": ("none", "given", "mixture"),
+    "light": ("facts", "joint", "members"),
 }
 FLAGS = ("perspective", "gradient")
 RANGES = {
@@ -78,6 +81,7 @@ class DwarfData:
     stars_grid, profile_grid : Jeans matrices at the stars and at `theta_out`, for `scale` = distance
     r : (n_r,) kpc, radii of the density and mass profiles
     theta_out : (n_R,) rad, projected radii of the dispersion profile
+    notes : sentences for the user on what the model leaves out
     """
 
     galaxy: Galaxy
@@ -97,6 +101,7 @@ class DwarfData:
     profile_grid: JeansGrid
     r: Float[np.ndarray, " n_r"]
     theta_out: Float[np.ndarray, " n_R"]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def lines(self) -> LinesOfSight:
@@ -132,8 +137,13 @@ def prepare(
     takes: Iterable[str] = tuple(OPTIONS),
     light: Callable[[float], Tracer] | None = None,
     step: float = STEP,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> DwarfData:
     """Ready `stars` for a model that heeds the options `takes` (of `OPTIONS`).
+
+    `choices` narrows those of an option, as {"membership": ("none", "given")}. A model that does not
+    take `membership` counts every star as a member: where the stars have probabilities, a sentence
+    in `DwarfData.notes` says so.
 
     `light` gives a tracer of the model's shape at a half-light radius, such as
     `lambda r: Exponential(r / 1.678)`: dispersions are interpolated relative to its density, and far
@@ -143,7 +153,8 @@ def prepare(
     Raises BayesdustError on an unknown option or choice, and where the half-light radius is unknown
     and no photometric sample can tell it.
     """
-    chosen = _options(options, stars, tuple(takes))
+    takes = tuple(takes)
+    chosen = _options(options, stars, takes, choices or {})
     if chosen["light"] == "members":
         light_of_members = (stars.xi, stars.eta, stars.p_member)
         stars = dataclasses.replace(stars, photometry=light_of_members)
@@ -170,17 +181,33 @@ def prepare(
         profile_grid=JeansGrid.build(theta_out, reference, floor=0.0, step=step),
         r=_output_radii(stars.galaxy.distance * rhalf * ARCMIN),
         theta_out=theta_out,
+        notes=(ignored(stars),) if "membership" not in takes and stars.p_member is not None else (),
     )
 
 
-def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> dict[str, Any]:
+def ignored(stars: Stars) -> str:
+    """What to say where a model does not heed the probabilities of membership."""
+    return (
+        f"{stars.source} has membership probabilities (p_member), which this model does not use: "
+        "it counts every star as a member, which makes the galaxy too heavy if some are not; "
+        "choose a model that takes the option membership, such as dsph_gnfw, or remove those stars."
+    )
+
+
+def _options(
+    given: Mapping[str, Any],
+    stars: Stars,
+    takes: tuple[str, ...],
+    narrowed: Mapping[str, tuple[str, ...]],
+) -> dict[str, Any]:
+    choices = {**CHOICES, **narrowed}
     for key, value in given.items():
         if key not in takes:
             raise BayesdustError(
                 f"This model has no option {key!r}: choose from {', '.join(takes)}."
             )
-        if key in CHOICES and value not in CHOICES[key]:
-            known = ", ".join(CHOICES[key])
+        if key in choices and value not in _allowed(key, choices):
+            known = ", ".join(choices[key])
             raise BayesdustError(f"Option {key} cannot be {value!r}: choose from {known}.")
         if key in FLAGS and not isinstance(value, bool):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give true or false.")
@@ -198,13 +225,18 @@ def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> 
         chosen["membership"] = "none" if stars.p_member is None else "given"
     if chosen["membership"] == "given" and stars.p_member is None:
         raise BayesdustError(
-            f"{stars.source} has no column p_member: map one to it, or choose membership=mixture."
+            f"{stars.source} has no column p_member: map one to it"
+            + (", or choose membership=mixture." if "mixture" in choices["membership"] else ".")
         )
     if chosen["light"] == "auto":
         chosen["light"] = "facts" if stars.photometry is None else "joint"
     if chosen["light"] == "joint" and stars.photometry is None:
         raise BayesdustError("light=joint needs a photometric sample: give one with --photometry.")
     return chosen
+
+
+def _allowed(key: str, choices: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return (*choices[key], "auto") if OPTIONS[key] == "auto" else choices[key]
 
 
 def _within(value: Any, low: float, high: float) -> bool:
@@ -278,14 +310,15 @@ def velocity_likelihood(
     data: DwarfData,
     mean: Array,
     variance: Array,
-    foreground: dist.Normal | None = None,
+    foreground: Foreground | None = None,
     p_member: Real | None = None,
 ) -> None:
     """The unbinned likelihood of the velocities, site "v_los".
 
     Each star's velocity is Gaussian with variance sigma_los^2 + error^2. With a `foreground`, the
-    velocity distribution of those that are not members, it is p L_member + (1 - p) L_foreground, p
-    being `p_member` (n,) or else the catalogue's probabilities.
+    velocity distribution of those that are not members (a normal, or a mixture of some), it is
+    p L_member + (1 - p) L_foreground, p being `p_member` (n,) or else the catalogue's probabilities.
+    The site is then a mixture whose first component is the members.
     """
     member = dist.Normal(mean, jnp.sqrt(variance + data.v_los_err**2))
     member_likelihood(data, member, foreground, p_member)
@@ -303,7 +336,7 @@ def line_of_sight_velocities(
 def member_likelihood(
     data: DwarfData,
     member: dist.Distribution,
-    foreground: dist.Normal | None = None,
+    foreground: Foreground | None = None,
     p_member: Real | None = None,
 ) -> None:
     """The site "v_los" where members' velocities follow `member` (n,); see `velocity_likelihood`."""
@@ -311,10 +344,35 @@ def member_likelihood(
     if foreground is None or p is None:
         numpyro.sample("v_los", member, obs=data.v_los)
         return
-    share = dist.Categorical(probs=jnp.stack([p, 1 - jnp.asarray(p)], axis=-1))
-    spread = jnp.sqrt(foreground.scale**2 + data.v_los_err**2)
-    other = dist.Normal(foreground.loc, spread)
-    numpyro.sample("v_los", dist.MixtureGeneral(share, [member, other]), obs=data.v_los)
+    shares, others = [jnp.asarray(p)], []
+    for weight, normal in _normals(foreground):
+        shares.append(weight * (1 - shares[0]))
+        spread = jnp.sqrt(normal.scale**2 + data.v_los_err**2)
+        others.append(dist.Normal(normal.loc, spread))
+    share = dist.Categorical(probs=jnp.stack(shares, axis=-1))
+    numpyro.sample("v_los", dist.MixtureGeneral(share, [member, *others]), obs=data.v_los)
+
+
+def _normals(foreground: Foreground) -> list[tuple[Real, dist.Normal]]:
+    """The weights and the normals of which a foreground is made."""
+    if isinstance(foreground, dist.Normal):
+        return [(1.0, foreground)]
+    parts = foreground.component_distribution
+    weights = foreground.mixing_distribution.probs
+    count = foreground.mixture_size
+    return [(weights[k], dist.Normal(parts.loc[k], parts.scale[k])) for k in range(count)]
+
+
+def foreground_velocities(weights: Array, mean: Array, sd: Real) -> Foreground:
+    """The normal laws of `mean` (k,) and `sd` [km/s], mixed by `weights` (k,).
+
+    Records mean and standard deviation of the mixture as "v_foreground" and "sigma_foreground".
+    """
+    middle = numpyro.deterministic("v_foreground", jnp.sum(weights * mean))
+    variance = jnp.sum(weights * (sd**2 + (mean - middle) ** 2))
+    numpyro.deterministic("sigma_foreground", jnp.sqrt(variance))
+    parts = dist.Normal(mean, jnp.broadcast_to(jnp.asarray(sd), mean.shape))
+    return dist.MixtureSameFamily(dist.Categorical(probs=weights), parts)
 
 
 def membership(
@@ -323,12 +381,15 @@ def membership(
     """Probability of membership given the position: members follow Sigma(R), the foreground exp(-slope x).
 
     x = R/R_half, and `ln_odds` is the log of members over foreground at x = 1. Conditioning on the
-    position leaves out how the spectrograph's targets were chosen.
+    position leaves out how the spectrograph's targets were chosen. Beyond x of about `LEVEL` the
+    foreground is level: an exponential falls below any Sigma(R) in the end, and far out every star
+    would be a member again.
     """
     radii = data.stars_grid.radii
     R, R_half = radii.R * distance, tracer.half_light_radius
     ln_sigma = jnp.log(tracer.surface_density(R) / tracer.surface_density(R_half))
-    return jax.nn.sigmoid(radii.to_stars @ (ln_odds + ln_sigma + slope * (R / R_half - 1)))
+    ln_field = -slope * LEVEL * jnp.tanh((R / R_half - 1) / LEVEL)
+    return jax.nn.sigmoid(radii.to_stars @ (ln_odds + ln_sigma - ln_field))
 
 
 def light_likelihood(data: DwarfData, tracer: Tracer, distance: Real, members: Real) -> None:

@@ -1,6 +1,8 @@
 """From a model and its data to one ArviZ DataTree: posterior, prior, predictions, data."""
 
+import dataclasses
 import json
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import constrain_fn, unconstrain_fn
 
@@ -22,6 +26,8 @@ from bayesdust.inference.programs import Program, check, load
 
 if TYPE_CHECKING:
     from xarray import DataTree
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 PRIOR_DRAWS = 1000
@@ -54,12 +60,28 @@ LABELS = {
     "gradient": ("km/s/kpc", "velocity gradient to the east and north"),
     "v_los_err": ("km/s", "error of the line-of-sight velocity"),
     "R": ("kpc", "circularised projected radius at the catalogue distance"),
-    "xi": ("rad", "tangent-plane offset to the east"),
-    "eta": ("rad", "tangent-plane offset to the north"),
     "p_member": ("", "probability of membership"),
+    "foreground": ("", "shares of the foreground in bins of velocity"),
+    "beta_tilde": ("", "symmetrised anisotropy beta/(2 - beta)"),
+    "beta_tilde_0": ("", "symmetrised anisotropy beta/(2 - beta) at the centre"),
+    "beta_tilde_inf": ("", "symmetrised anisotropy beta/(2 - beta) far out"),
+    "ln_r_a": ("", "ln of the anisotropy radius in kpc"),
+    "eta": ("", "sharpness of the change of anisotropy"),
+    "ln_odds": ("", "ln of members over foreground at R_half"),
+    "slope_foreground": ("", "outward fall of ln(foreground density) per R_half"),
+    "light_members": ("", "share of members in the photometric sample"),
+    "alpha": ("", "sharpness of the turn of the slope"),
+    "beta": ("", "outer slope"),
+    "light_gamma": ("", "inner slope of the light"),
     "nu": ("1/kpc3", "number density of the stars, one in all"),
     "slope_rhalf": ("", "-d ln rho/d ln r at R_half"),
-    "light_gamma": ("", "inner slope of the light"),
+    "member": ("", "probability that the star is a member, its velocity known"),
+    "member_predicted": ("", "the same, had it the predicted velocity"),
+}
+#: and of the columns of `constant_data`, whose names a parameter may have too
+COLUMNS = LABELS | {
+    "xi": ("rad", "tangent-plane offset to the east"),
+    "eta": ("rad", "tangent-plane offset to the north"),
 }
 DIMENSIONS = {
     "rho": ["r"],
@@ -73,6 +95,9 @@ DIMENSIONS = {
     "field": ["weight"],
     "slopes": ["knot"],
     "turns": ["turn"],
+    "member": ["star"],
+    "member_predicted": ["star"],
+    "foreground": ["velocity"],
 }
 
 
@@ -128,7 +153,23 @@ def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfDa
             f"{program.path}: prepare(stars, options) must return what dwarf.prepare returns."
         )
     check(program, data)
+    if data.p_member is not None and not _is_mixture(program.model, data):
+        data = dataclasses.replace(data, notes=(*data.notes, dwarf.ignored(stars)))
+    for note in data.notes:
+        log.warning("warning: %s", note)
     return data
+
+
+def _is_mixture(model: Any, data: DwarfData) -> bool:
+    """Whether the velocities follow a mixture of members and others; nothing is computed."""
+    found: list[bool] = []
+
+    def run(key: Any) -> None:
+        site = handlers.trace(handlers.seed(model, key)).get_trace(data).get("v_los")
+        found.append(site is not None and isinstance(site["fn"], dist.MixtureGeneral))
+
+    jax.eval_shape(run, jax.random.PRNGKey(0))
+    return found[0]
 
 
 def assemble(
@@ -212,7 +253,11 @@ def prior_latents(model: Callable[[Any], Any], data: DwarfData, seed: int) -> di
 def predict(
     model: Callable[[Any], Any], data: DwarfData, posterior: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
-    """Velocities (chain, draw, star) that the model would have seen, for some 200 posterior draws."""
+    """Velocities (chain, draw, star) that the model would have seen, for some 200 posterior draws.
+
+    Where the model tells members from others, also "member", the probability that a star is one,
+    given its velocity too, and "member_predicted", the same had it the predicted velocity.
+    """
     chains, draws = next(iter(posterior.values())).shape[:2]
     thin = max(1, chains * draws // PREDICTIVE_DRAWS)
     latent = {
@@ -221,8 +266,23 @@ def predict(
     shape = next(iter(latent.values())).shape[:2]
     flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in latent.items()}
     draw = Predictive(model, flat, return_sites=["v_los"], parallel=True)
-    found = jax.jit(lambda key: draw(key, data.to_predict()))(stage_key(seed, "predict"))
+    found = dict(jax.jit(lambda key: draw(key, data.to_predict()))(stage_key(seed, "predict")))
+    if "v_los" in found and data.v_los is not None and _is_mixture(model, data):
+        members = jax.jit(jax.vmap(partial(_members, model, data), in_axes=(0, 0)))
+        found |= members(flat, found["v_los"])
     return {name: np.asarray(value).reshape(*shape, -1) for name, value in found.items()}
+
+
+def _members(
+    model: Callable[[Any], Any], data: DwarfData, values: Mapping[str, Any], predicted: Any
+) -> dict[str, Any]:
+    """Probabilities (star,) to be a member at one draw of the parameters, by Bayes' theorem."""
+    seeded = handlers.seed(model, jax.random.PRNGKey(0))
+    mixture = handlers.trace(handlers.substitute(seeded, values)).get_trace(data)["v_los"]["fn"]
+    return {
+        name: jax.nn.softmax(mixture.component_log_probs(v), axis=-1)[..., 0]
+        for name, v in (("member", data.v_los), ("member_predicted", predicted))
+    }
 
 
 def _constants(stars: Stars, data: DwarfData) -> dict[str, np.ndarray]:
@@ -244,9 +304,10 @@ def _projected_radii(data: DwarfData) -> np.ndarray:
 def _label(tree: "DataTree", data: DwarfData) -> None:
     """Units and long names on every variable that has them, and where the marked radii are."""
     index = {f"{name}_index": int(np.argmin(abs(data.r - r))) for name, r in _marks(data).items()}
-    for group in tree.children.values():
+    for title, group in tree.children.items():
+        labels = COLUMNS if title == "constant_data" else LABELS
         for name, variable in group.data_vars.items():
-            unit, long_name = LABELS.get(str(name), ("", str(name)))
+            unit, long_name = labels.get(str(name), ("", str(name)))
             variable.attrs.update(units=unit, long_name=long_name)
         for name, unit, long_name in (
             ("r", "kpc", "radius"),
@@ -277,6 +338,7 @@ def _attributes(
         "galaxy": json.dumps(data.galaxy.to_dict()),
         "source": stars.source,
         "data_sha256": stars.sha256,
+        "notes": json.dumps(data.notes),
         "r_trunc": "none" if np.isinf(r_trunc) else float(r_trunc),
         "rho_max": "none" if np.isinf(rho_max) else float(rho_max),
         "bayesdust_version": metadata.version("bayesdust"),
