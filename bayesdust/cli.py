@@ -312,6 +312,8 @@ def _verdict(verdict: Any, out: Path) -> int:
     typer.echo(f"{out / 'report.html'}: diagnostics {'passed' if verdict.passed else 'FAILED'}")
     for check in verdict.failures:
         typer.echo(f"  {check.sentence}", err=True)
+    for warning in verdict.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     return OK if verdict.passed else FAILED
 
 

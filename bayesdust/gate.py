@@ -1,16 +1,19 @@
-"""The diagnostics gate: whether the draws of a posterior may be believed.
+"""The diagnostics gate: whether the draws of a posterior may be believed, and can be of a dwarf.
 
 R-hat and effective sample sizes are the rank-normalised split-chain ones of Vehtari et al. (2021,
 Bayesian Analysis 16, 667); E-BFMI is that of Betancourt (2016, arXiv:1604.00695); the Pareto k of
 importance weights that of Vehtari et al. (2024, JMLR 25, 72).
 """
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bayesdust.influence import dispersion
+from bayesdust.literature import far_from_published
 from bayesdust.summary import (
     chain_draws,
     dataset,
@@ -31,6 +34,8 @@ RHAT_MAX = 1.01
 ESS_MIN = 400.0
 EBFMI_MIN = 0.3
 PARETO_K_MAX = 0.7
+DISPERSION_FACTOR = 2.0  # between sigma_los at R_half and the published one
+DISPERSION_MAX = 30.0  # km/s, where none is published
 
 
 class Check(NamedTuple):
@@ -45,11 +50,15 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of the diagnostics gate: `passed` only if every check is ok."""
+    """The outcome of the diagnostics gate: `passed` only if every check is ok.
+
+    `warnings` are sentences on what is odd but fails nothing.
+    """
 
     passed: bool
     checks: tuple[Check, ...]
     method: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -57,13 +66,17 @@ class Verdict:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def verdict(tree: DataTree, table: Table | None = None) -> Verdict:
+def verdict(tree: DataTree, table: Table | None = None, published: Table | None = None) -> Verdict:
     """The diagnostics gate over the rows of `table` (`summarise(tree)`, made here if not given).
 
     Sampled posteriors: R-hat <= 1.01, bulk and tail ESS >= 400, no divergences, E-BFMI >= 0.3.
     Variational ones: Pareto k <= 0.7. Both: every draw finite, and every quantity that the prior
     lets vary has varied. A statistic that is absent or NaN fails its check, unless the
     quantity is a constant of the model.
+
+    Converged draws can still be of the wrong stars: sigma_los at R_half must not lie, with its
+    whole 95 % interval, beyond a factor 2 of the galaxy's published dispersion, or above 30 km/s
+    where none is known. A J-factor far from all of `published` is only warned of.
     """
     table = summarise(tree) if table is None else table
     checks = [_check_finite(tree), _check_moved(tree, table)]
@@ -72,8 +85,41 @@ def verdict(tree: DataTree, table: Table | None = None) -> Verdict:
     else:
         checks += [_check_rhat(tree, table), _check_ess(table, "bulk"), _check_ess(table, "tail")]
         checks += [_check_divergences(tree), _check_ebfmi(tree)]
+    checks += _check_plausible(tree)
     method = str(tree.attrs.get("method", "unknown"))
-    return Verdict(all(check.ok for check in checks), tuple(checks), method)
+    passed = all(check.ok for check in checks)
+    return Verdict(passed, tuple(checks), method, far_from_published(table, published))
+
+
+def _check_plausible(tree: DataTree) -> list[Check]:
+    """Whether sigma_los at R_half can be that of the galaxy's stars; nothing without sigma_los."""
+    found = dispersion(tree)
+    if found is None:
+        return []
+    galaxy = json.loads(tree.attrs.get("galaxy", "{}"))
+    name, known = galaxy.get("name") or "a dwarf galaxy", galaxy.get("sigma_los")
+    if known:
+        low, high = known / DISPERSION_FACTOR, known * DISPERSION_FACTOR
+        beside = f"where {known:.3g} km/s is published for {name}"
+    else:
+        low, high = 0.0, DISPERSION_MAX
+        beside = f"where a dwarf galaxy has less than {DISPERSION_MAX:.0f} km/s"
+    here = (
+        f"The dispersion of the member stars at R_half comes out at {found.median:.3g} km/s "
+        f"({found.q025:.3g} to {found.q975:.3g}, 95 %)"
+    )
+    advice = ""
+    if found.q025 > high:
+        advice = (
+            ": are foreground stars counted as members, or are the velocities in another unit? "
+            "Give membership probabilities (p_member), choose membership=mixture, or remove the "
+            "stars that are not members"
+        )
+    elif found.q975 < low:
+        advice = ": check that velocities and errors are in km/s, and the errors not too large"
+    threshold = high if found.median > low else low
+    sentence = f"{here}, {beside}{advice}."
+    return [Check("plausible", found.median, threshold, not advice, sentence)]
 
 
 def _worst(table: Table, column: str, sign: float) -> tuple[str, float]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 else:  # heavy, and only its objects are needed here
     Table = Any
 
+FAR = 0.5  # dex
+
 
 def published_values(
     published: Table | None, quantity: str
@@ -29,6 +31,28 @@ def published_angles(published: Table | None) -> list[float]:
         return []
     found = (re.fullmatch(r"log10_J\[([\d.]+)deg\]", str(q)) for q in published["quantity"])
     return sorted({float(m.group(1)) for m in found if m})
+
+
+def far_from_published(table: Table, published: Table | None) -> tuple[str, ...]:
+    """A warning if log10_J[0.5deg] in the summary `table` is far from every published value.
+
+    Far: more than `FAR` dex outside the fit's 95 % interval.
+    """
+    name = "log10_J[0.5deg]"
+    theirs = [value for value, *_ in published_values(published, name)]
+    rows = [row for row in table if row["name"] == name]
+    if not theirs or not rows:
+        return ()
+    low, high = float(rows[0]["q025"]), float(rows[0]["q975"])
+    if not min(max(low - value, value - high) for value in theirs) > FAR:
+        return ()
+    side = "above" if low > max(theirs) else "below" if high < min(theirs) else "away from"
+    number = "the value" if len(theirs) == 1 else f"every one of the {len(theirs)} values"
+    return (
+        f"log10 J within 0.5 deg comes out at {low:.2f} to {high:.2f} (95 %), more than {FAR} dex "
+        f"{side} {number} published ({min(theirs):.2f} to {max(theirs):.2f}): before you use it, "
+        "look for stars that are not members, a wrong unit, a wrong distance or half-light radius.",
+    )
 
 
 def _number(value: Any) -> float:

@@ -37,6 +37,7 @@ CHECKS = {
     "divergences": "divergences",
     "ebfmi": "E-BFMI",
     "pareto_k": "Pareto k",
+    "plausible": "plausible dispersion",
 }
 FACTS = (  # key of the galaxy, label, unit
     ("ra", "right ascension", "deg"),
@@ -73,7 +74,7 @@ def write_report(
     shown as the catalogue's. A figure that the tree cannot fill is replaced by the reason.
     """
     table = summarise(tree)
-    outcome = verdict(tree, table)
+    outcome = verdict(tree, table, published)
     page = _render(_context(tree, table, outcome, published, dict(run or {})))
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -115,7 +116,7 @@ def _context(
         "outcome": outcome,
         "checks": CHECKS,
         "banner": _banner(outcome),
-        "remarks": _remarks(tree, share, limit, warnings),
+        "remarks": [*_notes(tree), *outcome.warnings, *_remarks(tree, share, limit, warnings)],
         "headlines": list(headlines(tree, table, share, limit)),
         "has_truth": "truth" in tree.children,
         "assumptions": _assumptions(tree, table),
@@ -146,10 +147,17 @@ def _galaxy(tree: DataTree) -> dict[str, Any]:
 
 def _banner(outcome: Verdict) -> str:
     if not outcome.passed:
+        if [check.name for check in outcome.failures] == ["plausible"]:
+            return "Implausible for a dwarf galaxy: these numbers are not to be used."
         return "Diagnostics failed: these numbers are not to be used."
     if outcome.method.lower().startswith("vi"):
         return "Diagnostics passed: the variational guide covers the posterior."
     return "Diagnostics passed: the chains agree and hold enough independent draws."
+
+
+def _notes(tree: DataTree) -> list[str]:
+    """What the model left out of account, from the root attribute `notes` (a JSON list)."""
+    return [str(note) for note in json.loads(tree.attrs.get("notes", "[]"))]
 
 
 def _remarks(

@@ -90,7 +90,8 @@ def test_healthy_passes_and_names_the_worst(tree, table):
     assert verdict.passed
     assert not verdict.failures
     assert {c.name for c in verdict.checks} == {
-        *("finite", "moved", "rhat", "ess_bulk", "ess_tail", "divergences", "ebfmi")
+        *("finite", "moved", "rhat", "ess_bulk", "ess_tail", "divergences", "ebfmi"),
+        "plausible",
     }
     live = table[np.asarray(table["sd"]) > 0]
     worst = live["name"][np.argmax(live["rhat"])]
