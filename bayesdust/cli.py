@@ -30,9 +30,21 @@ app = typer.Typer(
 models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+
+def _path(text: Any) -> Path:
+    """A path that a user gave; an empty one would be the working folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty, and should name where to write")
+    return Path(text)
+
+
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the results.", parser=_path)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what DIR holds.")]
-Seed = Annotated[int, typer.Option(metavar="S", help="Seed of every random number.", min=0)]
+Seed = Annotated[
+    int, typer.Option(metavar="S", help="Seed of every random number.", min=0, max=2**63 - 1)
+]
 Chains = Annotated[int | None, typer.Option(metavar="N", help="Number of chains (nuts: 4).", min=1)]
 Warmup = Annotated[
     int | None, typer.Option(metavar="N", help="Warm-up transitions a chain (nuts: 1000).", min=100)
@@ -242,7 +254,7 @@ def galaxies() -> int:
 @app.command()
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Galaxy, such as fornax.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write (ECSV).")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write (ECSV).", parser=_path)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> int:
     """Get a galaxy's published catalogue of stars from VizieR."""
@@ -347,6 +359,7 @@ def _spelt(message: str) -> str:
         pairs = re.findall(r"'([^']*)': '([^']*)'", match[2])
         return " ".join(f"--{match[1]} {shlex.quote(f'{key}={value}')}" for key, value in pairs)
 
+    message = re.sub(r"setting 'num_(\w+)'", r"option --\1", message)
     message = re.sub(r"(unit|column)s=\{([^{}]*)\}", options, message)
     return re.sub(r": (unit|column)s names ", r": --\1 names ", message)
 

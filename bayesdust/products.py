@@ -13,11 +13,13 @@ inside. D(theta) has rho in place of rho^2. No small-angle or far-distance appro
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayesdust import quadrature
 from bayesdust.arrays import Array, Real
+from bayesdust.errors import BayesdustError
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.units import D_GEV_CM2, DEG, J_GEV2_CM5
 
@@ -40,7 +42,11 @@ def j_factor(
     The halo ends at `r_trunc` [kpc] (default: nowhere). For an inner slope gamma >= 1.5 the integral
     diverges and J is infinite, unless `rho_max` [Msun/kpc3], the density at which annihilation has
     levelled the cusp (Berezinsky+1992), is given: rho is then rho rho_max/(rho + rho_max).
+
+    Raises BayesdustError for an angle outside 0 to 90 deg (ends excluded) or a distance that is not
+    positive; inside traced code, where values are not known, the result is then meaningless.
     """
+    _check(angle, distance)
 
     def squared(r: Array) -> Array:
         rho = halo.density(r)
@@ -52,9 +58,22 @@ def j_factor(
 
 
 def d_factor(halo: SphericalHalo, angle: Real, distance: Real, r_trunc: Real = jnp.inf) -> Array:
-    """D [GeV cm-2] within half-angles `angle` [deg] at `distance` [kpc], which broadcast."""
+    """D [GeV cm-2] within half-angles `angle` [deg] at `distance` [kpc]; errors as in `j_factor`."""
+    _check(angle, distance)
     slope = jnp.asarray(halo.inner_slope)
     return D_GEV_CM2 * _cone_integral(halo.density, slope, angle, distance, r_trunc)
+
+
+def _check(angle: Real, distance: Real) -> None:
+    """Raises BayesdustError for what is no cone or no distance, as far as values are known."""
+    if not isinstance(angle, jax.core.Tracer):
+        values = np.asarray(angle, dtype=float)
+        if not np.all((values > 0) & (values < 90)):
+            raise BayesdustError("The half-angle of the cone must be between 0 and 90 deg.")
+    if not isinstance(distance, jax.core.Tracer):
+        values = np.asarray(distance, dtype=float)
+        if not np.all((values > 0) & (values < np.inf)):
+            raise BayesdustError("The distance must be a positive number of kpc.")
 
 
 def _cone_integral(

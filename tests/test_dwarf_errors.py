@@ -119,6 +119,20 @@ WRONG = {
     "m/s": (scale("v_los", 1000.0), "column v_los: the velocities scatter by"),
     "m/s errors": (scale("v_los_err", 1000.0), "column v_los_err: the median error is"),
     "m/s declared": (with_unit("v_los", "m/s"), "scatter by only"),
+    "m/s declared, with foreground": (
+        lambda table: (put("v_los", 3, 1e3)(table), with_unit("v_los", "m/s")(table)),
+        "does not go together for stars of a galaxy; state the true unit, perhaps units={'v_los': 'km",
+    ),
+    "both m/s declared": (
+        lambda table: (
+            put("v_los", 3, 1e3)(table),
+            with_unit("v_los", "m/s")(table),
+            with_unit("v_los_err", "m/s")(table),
+        ),
+        "does not go together",
+    ),
+    "placeholder -999": (put("v_los", 5, -999.0), "row 6, column v_los: -999 km/s"),
+    "error 999": (put("v_los_err", 5, 999.0), "row 6, column v_los_err: an error of 999 km/s"),
     "placeholder": (put("v_los", 5, -9999.0), "row 6, column v_los: -9999 km/s"),
     "probability": (put("p_member", 4, 1.2), "row 5, column p_member: a probability of 1.2"),
     "percent": (scale("p_member", 100.0), "divide percentages by 100"),
@@ -174,6 +188,11 @@ OFFSETS = {
     "arcmin said to be deg": (both_scaled("xy", 34.377, "deg"), "with arcmin: state the unit"),
     "deg said to be arcmin": (both_scaled("xy", 34.377 / 60, "arcmin"), "with deg: state"),
     "arcsec said to be arcmin": (both_scaled("xy", 34.377 * 60, "arcmin"), "with arcsec: state"),
+    "one unit of two": (
+        with_unit("x", "arcmin"),
+        "columns x and y: one is in arcmin, the other in kpc (assumed); state the unit of both, as "
+        "units={'x': 'arcmin', 'y': 'arcmin'}",
+    ),
     "velocity": (with_unit("x", "km/s"), "column x: the unit km / s is not that of a length"),
     "xi without a unit": (
         lambda table: table.rename_columns(["x", "y"], ["xi", "eta"]),
@@ -324,6 +343,23 @@ def test_parquet_with_nulls_and_nested_columns(tmp_path):
     columns["v_los"][4] = None
     pq.write_table(pa.table(columns), tmp_path / "null.parquet")
     assert "row 5, column v_los" in sentence(tmp_path / "null.parquet", "draco")
+
+
+@pytest.mark.parametrize("kind", ["ecsv", "csv", "tab"])
+def test_a_last_line_that_does_not_end_is_warned_of(tmp_path, kind):
+    path = tmp_path / "stars"
+    FORMATS[kind](mock(), path)
+    assert read_stars(path, "draco").warnings == ()
+    path.write_bytes(path.read_bytes()[:-2])
+    assert "may be truncated" in read_stars(path, "draco").warnings[0]
+
+
+def test_a_fast_galaxy_may_have_fast_stars():
+    table = Table(mock())
+    table["v_los"] = np.asarray(table["v_los"]) + 1300.0
+    with pytest.raises(BayesdustError, match="no star's velocity"):
+        read_stars(table, "draco")
+    assert read_stars(table, dataclasses.replace(galaxy("draco"), v_sys=1000.0)).n == 60
 
 
 def test_vizier_with_two_tables(tmp_path):

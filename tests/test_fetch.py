@@ -108,6 +108,7 @@ def test_every_catalogue_is_of_a_known_galaxy():
         ("segue_1", (), "no catalogue of Segue 1 is known; those of Carina"),
         ("fornax", (), "VizieR has no table in J/AJ/137/3100"),
         ("fornax", (ConnectionError("no route\nto host"),), "ConnectionError: no route to host"),
+        ("fornax", (ConnectionError(40 * "refused "),), "refused refused ...); check"),
         ("fornax", (TimeoutError(),), "did not deliver"),
         ("fornax", (Table({"a": [1], "b": [2]}),), "it has the columns a, b"),
         ("draco", (walker_2009()[1].tables[0],), "no table with the positions and velocities"),

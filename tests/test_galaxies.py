@@ -126,6 +126,15 @@ def write(tmp_path, text):
     return path
 
 
+def test_a_half_light_radius_may_be_a_length_or_odd_on_purpose(tmp_path, caplog):
+    one = galaxy(write(tmp_path, 'distance = "80 kpc"\nrhalf = "200 pc"\nrhalf_err = "0.02 kpc"'))
+    assert one.rhalf == pytest.approx(np.degrees(0.2 / 80.0) * 60, rel=1e-6)
+    assert one.rhalf_err == pytest.approx(one.rhalf / 10, rel=1e-6)
+    assert not caplog.records
+    assert galaxy(write(tmp_path, 'distance = 26\nrhalf = "2.5 deg"')).rhalf == pytest.approx(150)
+    assert "check it" in caplog.text
+
+
 def test_a_toml_file_with_units(tmp_path):
     one = galaxy(write(tmp_path, FULL))
     assert one.name == "Mine"
@@ -159,7 +168,12 @@ def test_only_the_distance_is_required(tmp_path):
         ("distance = -80", "must be positive"),
         ("distance = 80\ndistance_err = 0", "distance_err is 0.0 but must be positive"),
         ("distance = 80\nrhalf = -1", "rhalf is -1.0 but must be positive"),
-        ('distance = 80\nrhalf = "200 pc"', "rhalf = '200 pc'"),
+        ('distance = 80\nrhalf = "200 K"', "rhalf = '200 K'"),
+        ("distance = 233000", 'if the number is in pc, say so, as "233000 pc"'),
+        ("distance = 0.08", 'if the number is in Mpc, say so, as "0.08 Mpc"'),
+        ("distance = -80", "distance is -80.0 but must be positive."),
+        ("distance = 80\nrhalf = 0.04", 'if the number is in deg, say so, as "0.04 deg"'),
+        ("distance = 80\nrhalf = 600", 'if the number is in arcsec, say so, as "600 arcsec"'),
         ("distance = 80\nellipticity = 1", "ellipticity is 1.0"),
         ('distance = 80\nellipticity = "0.3 deg"', "number without a unit"),
         ("distance = 80\nra = 10", "ra is given without dec"),

@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 from bayesdust import products
+from bayesdust.errors import BayesdustError
 from bayesdust.potentials import GNFW, NFW, Burkert, Zhao
 from bayesdust.units import D_GEV_CM2, J_GEV2_CM5
 
@@ -168,3 +169,16 @@ def test_laws(halo):
     )
     one = jnp.stack([j_factor(halo, a, 80.0) for a in angles[:3]])
     np.testing.assert_allclose(one, j[:3], rtol=1e-12)
+
+
+@pytest.mark.parametrize("function", [products.j_factor, products.d_factor])
+def test_what_is_no_cone_or_no_distance_is_refused(function):
+    for angle in (0.0, -1.0, 90.0, 180.0, np.nan, [0.1, 0.0]):
+        with pytest.raises(BayesdustError, match="between 0 and 90 deg"):
+            function(CUSP, angle, 80.0)
+    for distance in (0.0, -5.0, np.inf, jnp.array([80.0, -1.0])):
+        with pytest.raises(BayesdustError, match="positive number of kpc"):
+            function(CUSP, 0.5, distance)
+    traced = jax.jit(lambda angle, distance: function(CUSP, angle, distance))
+    assert float(traced(0.5, 80.0)) == pytest.approx(float(function(CUSP, 0.5, 80.0)), rel=1e-12)
+    traced(-1.0, -1.0)  # raises nothing

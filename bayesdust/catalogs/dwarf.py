@@ -114,7 +114,7 @@ def read_stars(
     check_errors(reader.source.where, _column(reader, "v_los_err"), v_los_err, weights)
     xi, eta, where_to, notes = _positions(reader, pair, p_member, where_to, photometric=False)
     where = reader.source.where
-    notes += check_velocities(where, _column(reader, "v_los"), v_los, p_member, where_to)
+    notes += check_velocities(where, _column(reader, "v_los"), v_los, v_los_err, p_member, where_to)
     notes += check_repeats(where, xi, eta, (v_los, v_los_err))
     second, second_digest, second_units, second_notes = (
         (None, None, {}, [])
@@ -223,6 +223,12 @@ def _positions(
             notes.append(note)
         xi, eta = project(a, b, float(where_to.ra or 0.0), float(where_to.dec or 0.0))
     else:
+        if unit_a != unit_b:
+            problem = f"one is in {reader.used['x']}, the other in {reader.used['y']}"
+            angle = next(reader.used[n] for n, u in (("x", unit_a), ("y", unit_b)) if u == "rad")
+            angle = angle.split()[0]
+            advice = f"state the unit of both, as units={{'x': {angle!r}, 'y': {angle!r}}}"
+            raise fault(where, problem, advice, 0, " and ".join(columns))
         xi = a / where_to.distance if unit_a == "kpc" else a
         eta = b / where_to.distance if unit_b == "kpc" else b
         unit = reader.used["x"]

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import difflib
+import logging
 import math
 import re
 import tomllib
@@ -16,6 +17,8 @@ from astropy import units as u
 
 from bayesdust.errors import BayesdustError
 from bayesdust.units import ARCMIN
+
+log = logging.getLogger(__name__)
 
 POSITIVE = ("distance", "distance_err", "rhalf", "rhalf_err", "v_sys_err", "sigma_los")
 UNITS = {
@@ -122,7 +125,8 @@ def _check_value(galaxy_name: str, name: str, value: float) -> None:
     if not math.isfinite(value):
         problem = "must be a finite number"
     elif name in POSITIVE and value <= 0.0:
-        problem = "must be positive (leave it out if it is not known)"
+        problem = "must be positive"
+        problem += "" if name == "distance" else " (leave it out if it is not known)"
     elif name == "ellipticity" and not 0.0 <= value < 1.0:
         problem = "must be at least 0 and less than 1 (it is 1 - b/a)"
     elif name == "dec" and abs(value) > 90.0:
@@ -146,13 +150,16 @@ def _read_text(path: str | Path) -> str:
 # FILE.toml
 
 TOML_KEYS = ("name", *UNITS, "references")
+NEAREST, FARTHEST = 1.0, 3000.0  # kpc: beyond, single stars of a dwarf galaxy are not measured
+SIZES = ("rhalf", "rhalf_err")
+SMALLEST, LARGEST = 0.05, 120.0  # arcmin, half-light radius
 
 
 def read_toml(path: str | Path) -> Galaxy:
     """A galaxy described by the keys of `Galaxy` in a TOML file; only `distance` is required.
 
-    Numbers are in deg, kpc, arcmin, km/s and mas/yr; a string carries its unit, as "80 kpc".
-    Raises BayesdustError naming the file and the key.
+    Numbers are in deg, kpc, arcmin, km/s and mas/yr; a string carries its unit, as "80 kpc". The
+    half-light radius may be a length, as "0.2 kpc". Raises BayesdustError naming the file and the key.
     """
     try:
         values = tomllib.loads(_read_text(path))
@@ -167,7 +174,11 @@ def read_toml(path: str | Path) -> Galaxy:
         raise BayesdustError(
             f'{path}: distance is missing; add it, for example distance = "80 kpc".'
         )
-    facts = {k: _toml_number(path, k, v) for k, v in values.items() if k in UNITS}
+    facts = {
+        k: _toml_number(path, k, v) for k, v in values.items() if k in UNITS and k not in SIZES
+    }
+    facts |= {k: _toml_size(path, k, values[k], facts["distance"]) for k in SIZES if k in values}
+    _check_scales(path, values, facts)
     name = values.get("name", Path(path).stem)
     if not isinstance(name, str) or not name.strip():
         raise BayesdustError(f"{path}: name must be text; correct it.")
@@ -178,6 +189,39 @@ def read_toml(path: str | Path) -> Galaxy:
         return Galaxy.from_dict({"name": name.strip(), "references": references, **facts})
     except BayesdustError as error:
         raise BayesdustError(f"{path}: {error}") from error
+
+
+def _toml_size(path: str | Path, key: str, value: object, distance: float) -> float:
+    """Arcmin; a length, as "0.2 kpc", is seen from the distance."""
+    try:
+        length = float(u.Quantity(value).to_value("kpc")) if isinstance(value, str) else None
+    except Exception:  # no length: astropy raises several kinds
+        length = None
+    if length is not None and distance > 0.0:
+        return length / distance / ARCMIN
+    return _toml_number(path, key, value)
+
+
+def _check_scales(path: str | Path, values: Mapping[str, object], facts: dict[str, float]) -> None:
+    """Distance and half-light radius are those of a dwarf galaxy whose stars can be measured."""
+    distance, rhalf = facts["distance"], facts.get("rhalf")
+    if FARTHEST < distance < math.inf or 0.0 < distance < NEAREST:
+        guess = "pc" if distance > FARTHEST else "Mpc"
+        raise BayesdustError(
+            f"{path}: distance = {distance:g} kpc is not that of a dwarf galaxy whose stars are "
+            f'measured one by one; if the number is in {guess}, say so, as "{distance:g} {guess}".'
+        )
+    if rhalf is None or rhalf <= 0.0 or SMALLEST <= rhalf <= LARGEST:
+        return
+    guess = "arcsec" if rhalf > LARGEST else "deg"
+    problem = f"{path}: rhalf = {rhalf:.4g} arcmin is not the half-light radius of a dwarf galaxy"
+    if isinstance(values["rhalf"], str):  # with its unit: meant so
+        log.warning("warning: %s as far as known; check it.", problem)
+        return
+    raise BayesdustError(
+        f'{problem}; if the number is in {guess}, say so, as "{rhalf:g} {guess}", and if it is '
+        f'right, write "{rhalf:g} arcmin".'
+    )
 
 
 def _is_text_table(value: object) -> bool:

@@ -5,6 +5,7 @@ and a catalogue without any of them is refused with the columns that it has.
 """
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _download(catalogue: Catalogue, vizier: Client | None) -> list[Table]:
             vizier = Vizier(columns=["**"], row_limit=-1, timeout=120)
         tables = list(vizier.get_catalogs(catalogue.vizier))
     except Exception as error:  # requests, urllib3, astroquery and expat each have their own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
         raise BayesdustError(
             f"VizieR did not deliver {catalogue.vizier} ({reason}); check the connection, or "
             "download the table in a browser and map its columns."
@@ -158,7 +159,8 @@ def _main_table(tables: Sequence[Table], catalogue: Catalogue) -> Table:
     for table in tables:
         if _first(table, RA) and _first(table, DEC) and _pairs(table, catalogue):
             return table
-    found = "; ".join(", ".join(table.colnames) for table in tables)[:600]
+    found = "; ".join(", ".join(table.colnames) for table in tables)
+    found = textwrap.shorten(found, 600, placeholder=" ...")
     raise BayesdustError(
         f"{catalogue.vizier} has no table with the positions and velocities looked for; it has the "
         f"columns {found}: download it in a browser and map its columns."

@@ -57,6 +57,10 @@ def read_table(source: str | Path | Table) -> SourceTable:
         content = _guarded(_unzip, content, where, "gzip file")[0]
     kind, reader = _recognise(content, where)
     table, notes = _guarded(reader, content, where, kind)
+    if kind in ("ECSV table", "text table") and not content.endswith((b"\n", b"\r")):
+        notes.append(
+            f"{where}: the last line does not end, so the file may be truncated: compare its last row."
+        )
     return _checked(SourceTable(table, where, digest, notes))
 
 

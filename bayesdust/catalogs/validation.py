@@ -17,8 +17,12 @@ FEWEST_MEMBERS = 10
 LARGEST_DISPERSION = 100.0  # km/s, of members; a dwarf galaxy has less than 30
 LARGEST_SPREAD = 500.0  # km/s, of a sample with foreground and no probabilities
 SMALLEST_DISPERSION = 0.05  # km/s
-LARGEST_VELOCITY = 3000.0  # km/s; beyond is a placeholder such as -9999
-LARGEST_ERROR = 1000.0  # km/s; the same
+SMALLEST_MEASURED = 0.5  # km/s; velocities with errors that scatter less are in another unit
+SMALLEST_ERROR = 0.05  # km/s, the median; no spectrograph does better on such faint stars
+LARGEST_VELOCITY = 900.0  # km/s; from there on it is a placeholder such as -999
+FASTEST_GALAXY = 600.0  # km/s; a galaxy that recedes faster may have faster stars ...
+LARGEST_OF_ALL = 3000.0  # km/s; ... up to here
+LARGEST_ERROR = 900.0  # km/s; a placeholder again
 
 
 def weighted_median(values: Numbers, weights: Numbers) -> float:
@@ -65,14 +69,19 @@ def check_errors(where: str, column: str, errors: Numbers, weights: Numbers) -> 
         problem = f"the median error is {middle:.4g} km/s, more than any dwarf galaxy's dispersion"
         advice = f"state the unit if it is not km/s, as units={{{'v_los_err'!r}: 'm/s'}}"
         raise fault(where, problem, advice, 0, column)
-    if (errors > LARGEST_ERROR).any():
-        row = int(np.argmax(errors > LARGEST_ERROR)) + 1
+    if (errors >= LARGEST_ERROR).any():
+        row = int(np.argmax(errors >= LARGEST_ERROR)) + 1
         problem = f"an error of {errors[row - 1]:.6g} km/s marks a missing value"
         raise fault(where, problem, "remove the row", row, column)
 
 
 def check_velocities(
-    where: str, column: str, v_los: Numbers, p_member: Numbers | None, galaxy: Galaxy
+    where: str,
+    column: str,
+    v_los: Numbers,
+    errors: Numbers,
+    p_member: Numbers | None,
+    galaxy: Galaxy,
 ) -> list[str]:
     """The velocities scatter like those of a dwarf galaxy; a warning if not around its own."""
     weights = np.ones_like(v_los) if p_member is None else p_member
@@ -81,13 +90,23 @@ def check_velocities(
         problem = f"the velocities scatter by {spread:.4g} km/s, which no dwarf galaxy's can"
         advice = f"state the unit if it is not km/s, as units={{{'v_los'!r}: 'm/s'}}"
         raise fault(where, problem, advice, 0, column)
-    if (abs(v_los) > LARGEST_VELOCITY).any():
-        row = int(np.argmax(abs(v_los) > LARGEST_VELOCITY)) + 1
+    fast = galaxy.v_sys is not None and abs(galaxy.v_sys) > FASTEST_GALAXY
+    beyond = abs(v_los) >= (LARGEST_OF_ALL if fast else LARGEST_VELOCITY)
+    if beyond.any():
+        row = int(np.argmax(beyond)) + 1
         problem = f"{v_los[row - 1]:.6g} km/s is no star's velocity"
         raise fault(where, problem, "remove the row if it marks a missing value", row, column)
     if max(spread, float(v_los.std())) < SMALLEST_DISPERSION:
         problem = f"the velocities scatter by only {spread:.2g} km/s"
         raise fault(where, problem, "check the column and its unit", 0, column)
+    error = weighted_median(errors, weights)
+    if spread < SMALLEST_MEASURED and (spread < 0.3 * error or 0.0 < error < SMALLEST_ERROR):
+        problem = (
+            f"the velocities scatter by only {spread:.2g} km/s, and their median error is "
+            f"{error:.2g} km/s, which does not go together for stars of a galaxy"
+        )
+        advice = f"state the true unit, perhaps units={{{'v_los'!r}: 'km/s'}}"
+        raise fault(where, problem, advice, 0, column)
     middle = weighted_median(v_los, weights)
     if galaxy.v_sys is None or p_member is None or abs(middle - galaxy.v_sys) < 50.0:
         return []

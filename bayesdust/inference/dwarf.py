@@ -31,7 +31,7 @@ from bayesdust.tracers import Plummer, Tracer, ZhaoTracer
 from bayesdust.units import ARCMIN, MAS_YR_KPC_KMS
 
 #: velocities of the stars that are no members: one normal, or `MixtureSameFamily` of several
-Foreground = dist.Normal | dist.MixtureSameFamily
+type Foreground = dist.Normal | dist.MixtureSameFamily
 LEVEL = 5.0  # half-light radii beyond which the foreground's density is taken to be level
 ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 
