@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from bayesdust.anisotropy import Isotropic
 from bayesdust.catalogs.dwarf import read_stars
 from bayesdust.catalogs.facts import Galaxy
+from bayesdust.dynamics.jeans import sigma_los
 from bayesdust.inference.dwarf import ANGLES
 from bayesdust.inference.programs import load
 from bayesdust.mocks import BENCHMARK, benchmark, observe
@@ -47,6 +49,7 @@ def request(seed: int = 0, n: int = 1000) -> Request:
         "rho": halo.density,
         "mass": halo.enclosed_mass,
         "v_circ": halo.circular_velocity,
+        "sigma_los": lambda R: sigma_los(R, halo, BENCHMARK.tracer, Isotropic()),
     }
     options = {"light_gamma": 1.0}  # the stars' own, so that the truth is among the models
     return Request(load("dsph_gnfw"), stars, "nuts", options, {"seed": seed}, truth)

@@ -154,8 +154,8 @@ def density_profile(tree: DataTree, ax: Axes, published: Table | None = None) ->
     _bands(tree, ax, "rho", "r")
     _mark_radii(tree, ax)
     points = published_values(published, "log10_rho[0.15kpc]")
-    for i, (value, minus, plus, label) in enumerate(points):
-        x = 0.15 * 1.12 ** (i + 1)
+    places = _beside(0.15, len(points))
+    for i, (x, (value, minus, plus, label)) in enumerate(zip(places, points, strict=True)):
         error = 10.0**value * np.array([[1 - 10.0**-minus], [10.0**plus - 1]])
         ax.errorbar(x, 10.0**value, error, **_point(i), label=plain(label))
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$\rho_{\rm DM}(r)$ [M$_\odot$ kpc$^{-3}$]")
@@ -207,21 +207,26 @@ def _point(index: int) -> dict[str, Any]:
     }
 
 
+def _beside(x: float, count: int) -> list[float]:
+    """Places for `count` points at x, side by side within 3 % of it."""
+    return [x] if count == 1 else [float(place) for place in x * np.linspace(0.97, 1.03, count)]
+
+
 def j_profile(tree: DataTree, ax: Axes, published: Table | None = None) -> Axes:
     """log10 J [GeV2 cm-5] within a cone of half-angle theta [deg], published values alongside.
 
-    Published points at one angle are set side by side (each 12 % further out) to stay legible.
+    Published points at one angle are spread by at most 3 % of it, to stay legible.
     """
     q = _bands(tree, ax, "log10_J", "angle", log=False)
     references: dict[str, int] = {}
     ends = [float(q[0].min()), float(q[4].max())]
     for angle in published_angles(published):
-        for i, point in enumerate(published_values(published, f"log10_J[{angle:g}deg]")):
+        points = published_values(published, f"log10_J[{angle:g}deg]")
+        for x, point in zip(_beside(angle, len(points)), points, strict=True):
             value, minus, plus, label = point
             seen = label in references
             style = _point(references.setdefault(label, len(references)))
             text = None if seen else plain(label)
-            x = angle * 1.12 ** (i + 1)
             ax.errorbar(x, value, [[minus], [plus]], **style, label=text)
             ends += [value - minus, value + plus]
     pad = 0.12 * (max(ends) - min(ends))

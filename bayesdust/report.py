@@ -17,6 +17,7 @@ from bayesdust.gate import Verdict, verdict
 from bayesdust.influence import Dispersion, dispersion, prior_share
 from bayesdust.report_figures import figures
 from bayesdust.report_numbers import comparison, find_row, format_row, headlines, interval
+from bayesdust.style import decimals
 from bayesdust.summary import dataset, is_variational, parameters, summarise
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _context(
         "comparison": list(comparison(table, published, limit)),
         "figures": list(figures(tree, table, published)),
         "rows": [format_row(row) for row in table],
+        "meanings": "; ".join(f"{name}: {text}" for name, text in _meanings(tree).items()),
         "variational": is_variational(tree),
         "facts": list(_facts(galaxy)),
         "references": dict(galaxy.get("references") or {}),
@@ -168,14 +170,15 @@ def _remarks(
     if len(share) == 0:
         out.append("No prior draws are stored, so how much of these numbers is prior is not known.")
     else:
-        out += _prior_remarks(share, parameters(tree))
+        out += _prior_remarks(tree, share)
     if warnings:
         plural = "s" if len(warnings) > 1 else ""
         out.append(f"The catalogue gave {len(warnings)} warning{plural}, listed below.")
     return out
 
 
-def _prior_remarks(share: Table, sampled: list[str]) -> list[str]:
+def _prior_remarks(tree: DataTree, share: Table) -> list[str]:
+    sampled = set(parameters(tree)) - _taken_from_facts(tree)
     flagged = share[np.asarray(share["mostly_prior"], dtype=bool)]
     derived = [row for row in flagged if row["derived"]]
     inner = [row for row in flagged if not row["derived"] and row["name"] in sampled]
@@ -186,12 +189,32 @@ def _prior_remarks(share: Table, sampled: list[str]) -> list[str]:
             "fraction of the prior's; above 0.7 the data weigh less than the prior."
         )
     if inner:
-        out.append(f"The data say little about these parameters: {_grouped(inner)}.")
+        out.append(
+            f"The data say little about these parameters: {_grouped(inner, _meanings(tree))}. In "
+            "brackets, the 68 % width as a fraction of the prior's: at 1 nothing was learned."
+        )
     return out
 
 
-def _grouped(rows: list[Row]) -> str:
-    """Names with the ratios of widths, "log10_J[0.1deg]" and its like gathered as one."""
+def _taken_from_facts(tree: DataTree) -> set[str]:
+    """Parameters whose prior is a measurement: the stars are not expected to say more."""
+    options = json.loads(tree.attrs.get("options", "{}"))
+    return {"distance"} | ({"rhalf"} if options.get("light", "facts") == "facts" else set())
+
+
+def _meanings(tree: DataTree) -> dict[str, str]:
+    """What the scalars of the posterior are, by name, where they say."""
+    named = dataset(tree, "posterior").data_vars.items()
+    found = {str(n): str(v.attrs.get("long_name", n)) for n, v in named if v.ndim <= 3}
+    profiles = {"rho", "mass", "v_circ", "sigma_los", "log10_J", "log10_D"}
+    return {n: text for n, text in found.items() if text != n and n not in profiles}
+
+
+def _grouped(rows: list[Row], meanings: Mapping[str, str] | None = None) -> str:
+    """Names with the ratios of widths, "log10_J[0.1deg]" and its like gathered as one.
+
+    What a name means goes before it, where `meanings` has it.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row["name"]).split("[")[0], []).append(row)
@@ -200,6 +223,8 @@ def _grouped(rows: list[Row]) -> str:
         places = [str(row["name"])[len(stem) :].strip("[]") for row in members]
         low, high = (f"{f(float(row['ratio']) for row in members):.2f}" for f in (min, max))
         at = f" at {', '.join(places)}" if any(places) else ""
+        meaning = (meanings or {}).get(stem)
+        stem = f"{meaning}, {stem}" if meaning else stem
         out.append(f"{stem}{at} ({low if low == high else f'{low} to {high}'})")
     return "; ".join(out)
 
@@ -245,8 +270,19 @@ def _facts(galaxy: dict[str, Any]) -> Iterator[tuple[str, str]]:
         value, error = galaxy.get(key), galaxy.get(f"{key}_err")
         if value is None:
             continue
-        shown = f"{value} ± {error}" if error is not None else f"{value}"
-        yield label, f"{shown} {unit}".strip()
+        yield label, f"{_with_error(value, error)} {unit}".strip()
+
+
+def _with_error(value: Any, error: Any) -> str:
+    """A fact with its error to two figures, itself to one more if that is no zero; text as it is."""
+    if not isinstance(value, int | float):
+        return str(value)
+    if not isinstance(error, int | float):
+        return f"{value:.8g}"
+    digits = decimals(error)
+    shown = f"{value:.{digits + 1}f}"
+    shown = shown[:-1] if shown.endswith("0") and digits else shown
+    return f"{shown} ± {error:.{digits}f}"
 
 
 def _provenance(tree: DataTree, run: dict[str, Any]) -> Iterator[tuple[str, str]]:

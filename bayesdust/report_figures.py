@@ -58,7 +58,7 @@ def figures(tree: DataTree, table: Table, published: Table | None) -> Iterator[d
         (
             "J-factor",
             "J within a cone of half-angle θ around the centre; bands as before. Published values, "
-            "where known, are set side by side at their angle.",
+            "where known, stand at their angle (spread by 3 % at most).",
             "half",
             partial(_on_axes, plots.j_profile, tree, published),
             True,

@@ -106,7 +106,10 @@ def interval(row: Row, low: str, high: str) -> str:
 def comparison(
     table: Table, published: Table | None, limit: Dispersion | None
 ) -> Iterator[dict[str, str]]:
-    """Published values beside ours, for the quantities that both have."""
+    """Published values beside ours, for the quantities that both have.
+
+    "span" is the number of rows of a quantity in its first row, empty in the others.
+    """
     quantities = [] if published is None else dict.fromkeys(str(q) for q in published["quantity"])
     for name in quantities:
         row = find_row(table, name)
@@ -115,7 +118,8 @@ def comparison(
         ours = interval(row, "16", "84")
         if limit is not None and limit.is_upper_limit:
             ours = f"< {float(row['q95']):.2f} (95 %)"
-        for value, minus, plus, reference in published_values(published, name):
+        rows = published_values(published, name)
+        for i, (value, minus, plus, reference) in enumerate(rows):
             theirs = f"{value:.2f} −{minus:.2f} +{plus:.2f}" if minus or plus else f"{value:.2f}"
             difference = f"{float(row['median']) - value:+.2f}".replace("-", "−")
             difference = "—" if ours.startswith("<") else difference
@@ -123,6 +127,7 @@ def comparison(
                 "name": name,
                 "unit": _pretty(str(row["unit"])),
                 "ours": ours,
+                "span": "" if i else str(len(rows)),
                 "theirs": theirs,
                 "difference": difference,
                 "reference": reference,

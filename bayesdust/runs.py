@@ -208,7 +208,7 @@ def _rounded(walls: Mapping[str, float]) -> dict[str, float]:
 
 
 def add_truth(tree: "DataTree", truth: Mapping[str, Any]) -> None:
-    """Add the group `truth`, with the coordinates of the posterior; functions are of the radius."""
+    """Add the group `truth`, with the coordinates of the posterior; functions are of its radius."""
     import xarray as xr
 
     posterior = tree["posterior"]
@@ -218,7 +218,7 @@ def add_truth(tree: "DataTree", truth: Mapping[str, Any]) -> None:
             continue
         dims = [d for d in posterior[name].dims if d not in ("chain", "draw")]
         coords = {d: posterior.coords[d] for d in dims}
-        value = value(posterior.coords["r"].values) if callable(value) else value
+        value = value(posterior.coords[dims[0]].values) if callable(value) else value
         arrays[name] = xr.DataArray(
             np.asarray(value), dims=dims, coords=coords, attrs=posterior[name].attrs
         )

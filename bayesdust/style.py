@@ -32,6 +32,11 @@ SYMBOLS = {
     "r_s": r"$r_{\rm s}$",
     "ln_r_s": r"$\ln r_{\rm s}$",
     "log10_r_s": r"$\log_{10} r_{\rm s}$",
+    "beta_tilde": r"$\tilde\beta = \beta/(2-\beta)$",
+    "rhalf": r"$R_{\rm half}$",
+    "distance": "distance",
+    "r_a": r"$r_{\rm a}$",
+    "ln_r_a": r"$\ln r_{\rm a}$",
     "ln_mass": r"$\ln M(<1.8\,R_{\rm half})$",
 }
 

@@ -75,6 +75,9 @@ def test_published_values_stand_beside_their_angle(tree):
     assert r"Two \$x_1\$" in labels(ax)
     low, high = ax.get_ylim()
     assert low < 18.83 - 0.12
+    places = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() in "os"])
+    np.testing.assert_allclose(sorted(places), [0.1, 0.5 * 0.97, 0.5 * 1.03])
+    assert low > 12  # the prior reaches far below
     assert high > 19.03 + 0.37
     fig.draw_without_rendering()
 

@@ -118,6 +118,7 @@ def test_published_values_and_provenance_are_shown(written):
         "jax 0.12.0",
         "0.7 arcsec apart",
         "81.55 ± 2.0 kpc",
+        "10.50 ± 0.30 arcmin",
     ):
         assert words in text
     assert "A. Author et al. 1999" in text
@@ -175,6 +176,38 @@ def test_a_failed_run_says_so_at_the_top(case, tmp_path):
 def test_what_is_mostly_prior_is_said_at_the_top(tmp_path):
     text = report_of(fake_tree.mostly_prior(), tmp_path).text
     assert "Mostly prior, not data: log10_J at 0.1deg" in text[: text.index("Results")]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_parameters_are_named_in_words_and_facts_are_left_out(tmp_path):
+    tree = fake_tree.mostly_prior()
+    for name, words in (("gamma", "inner slope"), ("ln_mass", "ln of M(<1.8 R_half) in Msun")):
+        tree["posterior"][name].attrs["long_name"] = words
+    tree.attrs = tree.attrs | {"parameters": json.dumps([*fake_tree.TRUTH, "rhalf"])}
+    for group in ("posterior", "prior"):
+        data = tree[group].to_dataset(inherit=False)
+        tree[group].dataset = data.assign(rhalf=0.01 * data["v_sys"] / data["v_sys"].std() + 10)
+    text = report_of(tree, tmp_path).text
+    top = text[: text.index("Results")]
+    assert "inner slope, gamma (" in top
+    assert "at 1 nothing was learned" in top
+    assert "rhalf (" not in top[top.index("say little") :]
+    assert "gamma: inner slope; ln_mass: ln of M(<1.8 R_half) in Msun" in text
+    tree.attrs = tree.attrs | {"options": json.dumps({"light": "joint"})}
+    text = report_of(tree, tmp_path).text
+    assert "rhalf (" in text[text.index("say little") : text.index("Results")]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_our_value_stands_once_beside_many(tmp_path):
+    rows = [("log10_J[0.5deg]", 18.8 + 0.1 * i, 0.1, 0.1, f"Author {i}") for i in range(3)]
+    published = Table(rows=rows, names=PUBLISHED.colnames)
+    write_report(fake_tree.healthy(draws=100), tmp_path / "r.html", published=published)
+    page = (tmp_path / "r.html").read_text()
+    table = page[page.index("Beside published") : page.index("<h2>Figures")]
+    assert table.count("log10_J[0.5deg]") == 1
+    assert table.count('rowspan="3"') == 3
+    assert all(f"Author {i}" in table for i in range(3))
 
 
 @pytest.mark.usefixtures("without_figures")
