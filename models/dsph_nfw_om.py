@@ -18,8 +18,7 @@ KIND = "dwarf"
 
 def prepare(stars, options):
     takes = ("membership", "light_gamma", "perspective", "stellar_mass", "r_trunc")
-    choices = {"membership": ("none", "given")}
-    return dwarf.prepare(stars, options, takes=takes, choices=choices)
+    return dwarf.prepare(stars, options, takes=takes)
 
 
 def model(data):

@@ -23,8 +23,7 @@ KIND = "dwarf"
 
 def prepare(stars, options):
     takes = ("membership", "light", "perspective", "stellar_mass", "r_trunc", "rho_max")
-    choices = {"membership": ("none", "given")}
-    return dwarf.prepare(stars, options, takes=takes, choices=choices)
+    return dwarf.prepare(stars, options, takes=takes)
 
 
 def model(data):

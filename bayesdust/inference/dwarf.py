@@ -50,8 +50,8 @@ OPTIONS: dict[str, Any] = {
 }
 CHOICES = {
     "anisotropy": tuple(orbits.ANISOTROPIES),
-    "membership": ("none", "given", "mixture"),
-    "light": ("facts", "joint", "members"),
+    "membership": ("auto", "none", "given", "mixture"),
+    "light": ("auto", "facts", "joint", "members"),
 }
 FLAGS = ("perspective", "gradient")
 RANGES = {
@@ -137,13 +137,11 @@ def prepare(
     takes: Iterable[str] = tuple(OPTIONS),
     light: Callable[[float], Tracer] | None = None,
     step: float = STEP,
-    choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> DwarfData:
     """Ready `stars` for a model that heeds the options `takes` (of `OPTIONS`).
 
-    `choices` narrows those of an option, as {"membership": ("none", "given")}. A model that does not
-    take `membership` counts every star as a member: where the stars have probabilities, a sentence
-    in `DwarfData.notes` says so.
+    A model that does not take `membership` counts every star as a member: where the stars have
+    probabilities, a sentence in `DwarfData.notes` says so.
 
     `light` gives a tracer of the model's shape at a half-light radius, such as
     `lambda r: Exponential(r / 1.678)`: dispersions are interpolated relative to its density, and far
@@ -154,7 +152,7 @@ def prepare(
     and no photometric sample can tell it.
     """
     takes = tuple(takes)
-    chosen = _options(options, stars, takes, choices or {})
+    chosen = _options(options, stars, takes)
     if chosen["light"] == "members":
         light_of_members = (stars.xi, stars.eta, stars.p_member)
         stars = dataclasses.replace(stars, photometry=light_of_members)
@@ -194,20 +192,14 @@ def ignored(stars: Stars) -> str:
     )
 
 
-def _options(
-    given: Mapping[str, Any],
-    stars: Stars,
-    takes: tuple[str, ...],
-    narrowed: Mapping[str, tuple[str, ...]],
-) -> dict[str, Any]:
-    choices = {**CHOICES, **narrowed}
+def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> dict[str, Any]:
     for key, value in given.items():
         if key not in takes:
             raise BayesdustError(
                 f"This model has no option {key!r}: choose from {', '.join(takes)}."
             )
-        if key in choices and value not in _allowed(key, choices):
-            known = ", ".join(choices[key])
+        if key in CHOICES and value not in CHOICES[key]:
+            known = ", ".join(CHOICES[key])
             raise BayesdustError(f"Option {key} cannot be {value!r}: choose from {known}.")
         if key in FLAGS and not isinstance(value, bool):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give true or false.")
@@ -225,18 +217,13 @@ def _options(
         chosen["membership"] = "none" if stars.p_member is None else "given"
     if chosen["membership"] == "given" and stars.p_member is None:
         raise BayesdustError(
-            f"{stars.source} has no column p_member: map one to it"
-            + (", or choose membership=mixture." if "mixture" in choices["membership"] else ".")
+            f"{stars.source} has no column p_member: map one to it, or choose membership=mixture."
         )
     if chosen["light"] == "auto":
         chosen["light"] = "facts" if stars.photometry is None else "joint"
     if chosen["light"] == "joint" and stars.photometry is None:
         raise BayesdustError("light=joint needs a photometric sample: give one with --photometry.")
     return chosen
-
-
-def _allowed(key: str, choices: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    return (*choices[key], "auto") if OPTIONS[key] == "auto" else choices[key]
 
 
 def _within(value: Any, low: float, high: float) -> bool:

@@ -153,6 +153,11 @@ def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfDa
             f"{program.path}: prepare(stars, options) must return what dwarf.prepare returns."
         )
     check(program, data)
+    if data.options["membership"] == "mixture" and not _is_mixture(program.model, data):
+        raise BayesdustError(
+            f"{program.name} has no foreground for membership=mixture: choose given or none, or a model "
+            "that has one, such as dsph_gnfw."
+        )
     if data.p_member is not None and not _is_mixture(program.model, data):
         data = dataclasses.replace(data, notes=(*data.notes, dwarf.ignored(stars)))
     for note in data.notes:
