@@ -283,7 +283,7 @@ def test_models(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, stdout, stderr = call("models")
     assert (code, stderr) == (0, "")
-    assert stdout.startswith("dsph_gnfw ")
+    assert "\ndsph_gnfw " in f"\n{stdout}"
     assert call("models", "copy", "dsph_gnfw") == (0, "dsph_gnfw.py\n", "")
     assert call("models", "copy", "dsph_gnfw", "mine.py") == (0, "mine.py\n", "")
     assert (tmp_path / "mine.py").read_text() == (tmp_path / "dsph_gnfw.py").read_text()
