@@ -51,13 +51,15 @@ class Galaxy6D(eqx.Module):
     def untrained(
         cls, key: Array, length: float, speed: float, anisotropy: Anisotropy, gamma: float | None
     ) -> "Galaxy6D":
-        """Small random fields: nearly a normal law of widths `length` and `speed`."""
+        """Fields that do nothing yet: a normal law of widths `length` and `speed` (cusp apart)."""
         one, two = jax.random.split(key)
-        shrink = lambda field: jax.tree.map(  # noqa: E731
-            lambda leaf: 0.5 * leaf if eqx.is_inexact_array(leaf) else leaf, field
-        )
-        position = shrink(NetworkField(one, width=16))
-        velocity = shrink(NetworkField(two, width=8, conditional=True))
+
+        def quiet(field: NetworkField) -> NetworkField:
+            last = lambda f: (f.network.layers[-1].weight, f.network.layers[-1].bias)  # noqa: E731
+            return eqx.tree_at(last, field, replace_fn=jnp.zeros_like)
+
+        position = quiet(NetworkField(one, width=16))
+        velocity = quiet(NetworkField(two, width=8, conditional=True))
         return cls(position, velocity, anisotropy, length, speed, gamma)
 
     @property
@@ -120,14 +122,28 @@ def _scaled(field: NetworkField, length: float) -> Callable[..., Array]:
 
 @dataclass(frozen=True)
 class Training:
-    """How to train. `h` are the kernel's widths in units of the stars' own rms size and velocity spread."""
+    """How to train. `h` are the kernel's widths in units of the stars' own rms size and velocity spread.
+
+    With `compress` positions are compared as (x, y) asinh(R/L)/R: a kernel of one width, found by no
+    generated star around the outermost ones, would else pull the whole galaxy outwards.
+    """
 
     num_steps: int = 400
     generated: int = 4096  # N_G
     noises: int = 1  # N_K a step: new at every step
     h: tuple[float, float] = (0.12, 0.25)
     learning_rate: float = 5e-3
+    compress: bool = True
     seed: int = 0
+
+
+def compressed(stars: Float[Array, "n d"], length: float) -> Float[Array, "n d"]:
+    """(x, y) asinh(R/length) length/R and the rest as it is: smooth, and logarithmic far out."""
+    s = jnp.sum(stars[:, :2] ** 2, axis=1, keepdims=True) / length**2
+    small = s < 1e-4
+    u = jnp.sqrt(jnp.where(small, 1.0, s))
+    factor = jnp.where(small, 1 - s / 6, jnp.arcsinh(u) / u)
+    return jnp.concatenate([stars[:, :2] * factor, stars[:, 2:]], axis=1)
 
 
 def smeared_entropy(
@@ -146,6 +162,8 @@ def smeared_entropy(
     )[:columns]
     x, v = galaxy.stars(one, training.generated)
     seen = jnp.concatenate([x[:, :2], v[:, 2:]], axis=1)[:, :columns]
+    if training.compress:
+        seen, stars = compressed(seen, galaxy.length), compressed(stars, galaxy.length)
     noise = jax.random.normal(two, (training.noises, *stars.shape), stars.dtype) * h
     width = jnp.broadcast_to(h, stars.shape)
     if columns == 3:

@@ -1,0 +1,128 @@
+"""The smeared cross-entropy: its value where it is known, errors counted once, and what training finds."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesdust.anisotropy import Constant, Isotropic
+from bayesdust.errors import BayesdustError
+from bayesdust.flows.smeared import Galaxy6D, Training, of_members, smeared_entropy, train
+from bayesdust.units import G
+
+KEY = jax.random.key(2)
+LENGTH, SPEED = 0.2, 8.0
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return Galaxy6D.untrained(KEY, LENGTH, SPEED, Isotropic(), None)
+
+
+def stars(n, sigma=SPEED, error=0.0, seed=0):
+    """(x, y, v_los) of the normal galaxy, velocities with errors."""
+    rng = np.random.default_rng(seed)
+    v = rng.normal(0, np.hypot(sigma, error), n)
+    return jnp.asarray(np.column_stack([rng.normal(0, LENGTH, (n, 2)), v]))
+
+
+def loss(galaxy, data, error=0.0, training=None):
+    n = len(data)
+    training = training or Training(generated=8192, compress=False)
+    return float(
+        smeared_entropy(galaxy, KEY, data, jnp.full(n, error), jnp.full(n, 1 / n), training)
+    )
+
+
+def exact(data_variance, variance):
+    """Cross-entropy of normal laws with these variances along each axis."""
+    data_variance, variance = np.array(data_variance), np.array(variance)
+    return 0.5 * np.sum(np.log(2 * np.pi * variance) + data_variance / variance)
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_the_value_for_normal_laws(normal, columns):
+    training = Training(generated=8192, h=(0.5, 0.5), compress=False)
+    data = stars(4000)[:, :columns]
+    smeared = 1.25 * np.array([LENGTH**2, LENGTH**2, SPEED**2])[:columns]
+    seen = np.mean(np.asarray(data) ** 2, axis=0) + 0.25 * smeared / 1.25
+    # ln p has an sd of about one a star, and the mean over N_G one of 0.05
+    assert loss(normal, data, training=training) == pytest.approx(exact(seen, smeared), abs=0.06)
+
+
+def test_errors_are_counted_once(normal):
+    """sigma that makes the loss least is the true one; with errors in both places it is biased low."""
+    data, error = stars(4000, error=6.0), 6.0
+    factors = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
+
+    def at(factor, data):
+        """The loss of a galaxy hotter by a factor, with the same kernel."""
+        hotter = dataclasses.replace(normal, speed=float(SPEED * factor))
+        kernel = (0.5, float(0.5 / factor))
+        return loss(hotter, data, error, Training(generated=8192, h=kernel, compress=False))
+
+    def best(data):
+        curve = np.polyfit(factors, [at(f, data) for f in factors], 2)
+        return -curve[1] / (2 * curve[0])
+
+    # of sigma from 4,000 stars with errors: 100 % / sqrt(2 n) (1 + 36/64) = 1.8 %
+    assert best(data) == pytest.approx(1.0, abs=5 * 0.018)
+    twice = data.at[:, 2].add(error * jax.random.normal(KEY, (len(data),)))
+    assert best(twice) > 1.09
+
+
+@pytest.mark.slow
+def test_training_finds_a_plummer_sphere():
+    """Far from the normal law that it starts from, which is off by more than half at the centre."""
+    rng = np.random.default_rng(5)
+    r = LENGTH / np.sqrt(rng.random(1000) ** (-2 / 3) - 1)
+    x = rng.normal(size=(1000, 3))
+    x *= (r / np.linalg.norm(x, axis=1))[:, None]
+    data = np.column_stack([x[:, :2], rng.normal(0, SPEED, 1000)])[r < 10 * LENGTH]
+    rounds = Training(num_steps=200, generated=1024, learning_rate=2e-2)
+    told = []
+    galaxies, losses = train(
+        data,
+        anisotropy=Constant(0.0),
+        members=2,
+        training=rounds,
+        on_progress=lambda *a: told.append(a),
+    )
+    assert losses.shape == (2, 200)
+    assert told[-1] == (200, 200, "training")
+    r = jnp.array([0.1, 0.2, 0.4])
+    exact_density = 3 / (4 * np.pi * LENGTH**3) * (1 + (r / LENGTH) ** 2) ** -2.5
+    start = Galaxy6D.untrained(KEY, galaxies.length, SPEED, Isotropic(), None).density(r)
+    assert np.abs(start / exact_density - 1).max() > 0.5
+    density = of_members(lambda g: g.density(r), galaxies)
+    # Cramer-Rao: some 7 % at each radius; the stochastic loss as much again; four sd
+    np.testing.assert_allclose(density[0] / exact_density, 1.0, atol=0.3)
+    sigma = np.sqrt(of_members(lambda g: g.sigma_r2(r), galaxies))
+    np.testing.assert_allclose(sigma[0] / SPEED, 1.0, atol=0.3)
+    assert np.abs(density[0] / density[1] - 1).max() > 1e-3  # bootstrap weights differ
+
+
+def test_the_mass_of_a_normal_galaxy(normal):
+    """n of a normal law and sigma constant: M = sigma^2 r^3/(G L^2)."""
+    r = jnp.array([0.05, 0.2, 0.5])
+    expected = SPEED**2 * r**3 / (G * LENGTH**2)
+    np.testing.assert_allclose(normal.enclosed_mass(r), expected, rtol=1e-4)
+    radial = eqx.tree_at(lambda g: g.anisotropy, normal, Constant(0.3))
+    less = expected - 2 * 0.3 * r * SPEED**2 / G
+    np.testing.assert_allclose(radial.enclosed_mass(r), less, rtol=1e-4, atol=1e3)
+
+
+@pytest.mark.parametrize(
+    ("data", "training", "message"),
+    [
+        (np.zeros((10, 3)), None, "at least 20 stars"),
+        (np.full((30, 3), np.nan), None, "all of them finite"),
+        (np.ones((30, 3)), Training(generated=1000), "multiple of 512"),
+    ],
+)
+def test_what_cannot_be_trained(data, training, message):
+    with pytest.raises(BayesdustError, match=message):
+        train(data, anisotropy=Isotropic(), training=training)
