@@ -19,7 +19,7 @@ from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import dwarf, nuts
+from bayesdust.inference import dwarf, dwarf_data, nuts
 from bayesdust.inference.dwarf import ANGLES, DwarfData
 from bayesdust.inference.nuts import Draws, latent_sites, run_nuts, stage_key
 from bayesdust.inference.programs import Program, check, load
@@ -159,7 +159,7 @@ def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfDa
             "that has one, such as dsph_gnfw."
         )
     if data.p_member is not None and not _is_mixture(program.model, data):
-        data = dataclasses.replace(data, notes=(*data.notes, dwarf.ignored(stars)))
+        data = dataclasses.replace(data, notes=(*data.notes, dwarf_data.ignored(stars)))
     for note in data.notes:
         log.warning("warning: %s", note)
     return data
