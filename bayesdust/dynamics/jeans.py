@@ -28,7 +28,7 @@ from bayesdust.tracers import Plummer, Tracer
 from bayesdust.units import G
 
 _Z, _Z_WEIGHTS = quadrature.half_line()
-STEP, FINE_STEP = 0.2, 0.07  # spacing of the nodes in ln r and ln R
+STEP, FINE_STEP = 0.2, 0.04  # spacing of the nodes in ln r and ln R
 _GAUSS = 3  # points a panel
 _ORDER = 10  # points of the local polynomials in ln r
 _OUTER = 300.0  # the grid ends at this many times the largest R
@@ -194,8 +194,8 @@ def _upper_triangle(count: int) -> np.ndarray:
 
 
 def _step(tracer: Tracer, R_max: float) -> float:
-    """Spacing in ln r: finer where nu falls steeply, so that it drops by less than e^1.4 a step."""
-    return float(np.clip(1.4 / _slope(tracer, R_max), 0.02, STEP))
+    """Spacing in ln r: finer where nu falls steeply, so that it drops by less than e^1.2 a step."""
+    return float(np.clip(1.2 / _slope(tracer, R_max), 0.02, STEP))
 
 
 def _end(tracer: Tracer, R_max: float) -> float:
@@ -230,18 +230,27 @@ def _projection(
     # nu falls like exp(-slope w^2/2) from R on
     step = np.clip(_slope(tracer, float(np.exp(ln_R[-1]))) ** -0.5, 0.02, 0.15)
     w, weights = quadrature.even_trapezoid(step=step, count=int(np.ceil(length / step)))
-    x = ln_R[:, None] + np.log(np.cosh(w))
-    nodes = quadrature.local_interpolation(
-        len(ln_r), ((x - ln_r[0]) / (ln_r[1] - ln_r[0])).ravel(), _ORDER
-    ).reshape(*x.shape, len(ln_r))
     density = np.asarray(tracer.density(np.exp(ln_r)))
     density = np.maximum(density, 1e-250 * density.max())  # beyond, nu underflows
-    nodes = nodes * (np.asarray(tracer.density(np.exp(x)))[..., None] / density)
+    rows = [_line_of_sight(x, w, weights, ln_r, density, tracer) for x in ln_R]
+    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+
+
+def _line_of_sight(
+    ln_R: float,
+    w: np.ndarray,
+    weights: np.ndarray,
+    ln_r: np.ndarray,
+    density: np.ndarray,
+    tracer: Tracer,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One row (N,) of each of the two matrices; row by row, for together they would fill the memory."""
+    x = ln_R + np.log(np.cosh(w))
+    places = (x - ln_r[0]) / (ln_r[1] - ln_r[0])
+    nodes = quadrature.local_interpolation(len(ln_r), places, _ORDER)
+    nodes = nodes * (np.asarray(tracer.density(np.exp(x)))[:, None] / density)
     plain = 2 * weights * np.exp(x)
-    return (
-        np.einsum("kw,kwn->kn", plain, nodes),
-        np.einsum("kw,kwn->kn", plain / np.cosh(w) ** 2, nodes),
-    )
+    return plain @ nodes, (plain / np.cosh(w) ** 2) @ nodes
 
 
 def sigma_los(

@@ -32,6 +32,12 @@ def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
 
 def provenance(command: str) -> str:
     """The last line of a page of results: command, commit and date."""
-    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True)
+        return run.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    if git("status", "--porcelain", "bayesdust", "models/*.py", "tests"):
+        commit += " with changes"
     return f"Made by `{command}` at commit {commit} on {datetime.date.today().isoformat()}."
