@@ -148,7 +148,7 @@ def page(outcomes: list[Outcome], reference: Draws, ess: dict[str, float], comma
         f"Wanted: the flow guide after reweighting within {MEAN_MAX:g} sd in every mean and "
         f"{SD_MAX:.0%} in every sd, and k <= {PARETO_K_MAX:g}: so in {good} of {len(flows)} runs. "
         f"A run whose k is above {PARETO_K_MAX:g} fails its diagnostics (exit code 3). k of one guide "
-        "varies by several hundredths between seeds. Seconds count compiling.",
+        "varies by a tenth or two between seeds. Seconds count compiling.",
         "",
         *summary_rows(outcomes, reference),
         "",
