@@ -3,6 +3,7 @@
 Nothing here touches pyplot or any global state; `figure()` makes a bare figure to draw on.
 """
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,16 @@ LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
 
 
 def figure(width: float = 4.8, height: float = 4.0) -> tuple[Figure, Axes]:
-    """A bare figure [inches] with one axes, outside pyplot."""
+    """A bare figure [inches] with one axes, outside pyplot; a notebook shows it as the value of a cell."""
     from matplotlib.figure import Figure as MakeFigure
 
-    fig = MakeFigure(figsize=(width, height), layout="constrained")
+    class Shown(MakeFigure):
+        def _repr_png_(self) -> bytes:
+            image = io.BytesIO()
+            self.savefig(image, format="png")
+            return image.getvalue()
+
+    fig = Shown(figsize=(width, height), layout="constrained")
     return fig, fig.subplots()
 
 

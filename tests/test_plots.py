@@ -165,3 +165,8 @@ def test_digits_follow_the_error(error, digits):
 
 def test_no_negative_zero():
     assert style.fixed(-0.001, 2) == "0.00"
+
+
+def test_a_notebook_shows_a_figure():
+    figure, _ = plots.figure()
+    assert figure._repr_png_().startswith(b"\x89PNG")
