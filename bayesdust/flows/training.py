@@ -76,79 +76,21 @@ def train(
     schedule = schedule or Schedule()
     x, v = np.asarray(x, np.float32), np.asarray(v, np.float32)
     _check(x, v, weights, architecture)
-    count = x.shape[-2]
-    root = jax.random.key(schedule.seed)
+    root, count = jax.random.key(schedule.seed), x.shape[-2]
+    shares = _shares(jax.random.fold_in(root, 1), members, count, weights, bootstrap)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(root, 0), count))
     tested = max(1, round(schedule.held_out * count))
+    on_test, on_train = (
+        _Part(*(jnp.asarray(a[..., rows, :]) for a in (x, v)), jnp.asarray(shares[:, rows]))
+        for rows in (order[:tested], order[tested:])
+    )
+    parameters, static = _untrained(jax.random.fold_in(root, 2), members, architecture)
     batch = min(schedule.batch, count - tested)
     steps = (count - tested) // batch
-    w = np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32)
-    shares = np.array(np.broadcast_to(w / w.mean(), (members, count)))
-    if bootstrap and members > 1:
-        extra = np.array(
-            jax.random.exponential(jax.random.fold_in(root, 1), (members - 1, count), jnp.float32)
-        )
-        shares[1:] *= extra / extra.mean(axis=1, keepdims=True)
-
-    keys = jax.random.split(jax.random.fold_in(root, 2), members)
-    parameters = jax.vmap(lambda key: split(PhaseSpaceFlow.untrained(key, architecture))[0])(keys)
-    static = split(PhaseSpaceFlow.untrained(keys[0], architecture))[1]
-    total = schedule.epochs * steps
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, schedule.learning_rate, max(1, int(_WARM * total)), total
-    )
-    optimizer = optax.apply_if_finite(
-        optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=steps
-    )
-    axis = 0 if x.ndim == 3 else None
-
-    def loss(parameters: Any, x: Array, v: Array, w: Array) -> Array:
-        flow = paramax.unwrap(eqx.combine(parameters, static))
-        ln_f = jax.vmap(flow.log_prob)(x, v)
-        return -jnp.sum(w * ln_f) / jnp.sum(w)
-
-    def one_step(state: Any, x: Array, v: Array, w: Array) -> tuple[Any, Array]:
-        parameters, memory = state
-        value, slope = jax.value_and_grad(loss)(parameters, x, v, w)
-        change, memory = optimizer.update(slope, memory, parameters)
-        return (optax.apply_updates(parameters, change), memory), value
-
-    together = jax.vmap(one_step, (0, axis, axis, 0))
-
-    @jax.jit
-    def epoch(state: Any, x: Array, v: Array, w: Array, key: Array) -> tuple[Any, Array]:
-        shuffled = jax.random.permutation(key, count - tested)[: steps * batch]
-
-        def step(state: Any, rows: Array) -> tuple[Any, Array]:
-            return together(state, x[..., rows, :], v[..., rows, :], w[:, rows])
-
-        state, values = jax.lax.scan(step, state, shuffled.reshape(steps, batch))
-        return state, values.mean(axis=0)
-
-    @jax.jit
-    def score(parameters: Any, x: Array, v: Array, w: Array) -> Array:
-        parts = -(-tested // batch)
-        rows = jnp.minimum(jnp.arange(parts * batch), tested - 1).reshape(parts, batch)
-        seen = (jnp.arange(parts * batch) < tested).reshape(parts, batch)
-
-        def part(_: None, at: tuple[Array, Array]) -> tuple[None, Array]:
-            rows, seen = at
-            each = jax.vmap(
-                lambda p, x, v, w: jnp.stack(
-                    [loss(p, x, v, w * seen + 1e-30) * jnp.sum(w * seen), jnp.sum(w * seen)]
-                ),
-                (0, axis, axis, 0),
-            )
-            return None, each(parameters, x[..., rows, :], v[..., rows, :], w[:, rows])
-
-        sums = jax.lax.scan(part, None, (rows, seen))[1].sum(axis=0)
-        return sums[:, 0] / sums[:, 1]
-
-    train_rows, test_rows = order[tested:], order[:tested]
-    on_train, on_test = (
-        (*(jnp.asarray(a[..., rows, :]) for a in (x, v)), jnp.asarray(shares[:, rows]))
-        for rows in (train_rows, test_rows)
-    )
+    optimizer = _optimizer(schedule, steps)
+    loss = _loss(static)
+    epoch = _epoch(loss, optimizer, batch, steps)
+    score = _score(loss, batch)
     state = _State(
         jnp.asarray(0),
         (parameters, jax.vmap(optimizer.init)(parameters)),
@@ -159,31 +101,33 @@ def train(
     )
     state = _resume(state, checkpoint)
     on_progress(0, 0, "compiling")
-    while int(state.done) < schedule.epochs and not _finished(state, schedule):
+    while not _finished(state, schedule):
         number = int(state.done)
         key = jax.random.fold_in(jax.random.fold_in(root, 3), number)
-        walk, mean = epoch(state.walk, *on_train, key)
-        held = score(walk[0], *on_test)
-        better = held < state.lowest
-        best = jax.tree.map(
-            lambda new, old, better=better: jnp.where(
-                better.reshape(-1, *[1] * (new.ndim - 1)), new, old
-            ),
-            walk[0],
-            state.best,
-        )
-        state = _State(
-            jnp.asarray(number + 1),
-            walk,
-            best,
-            jnp.minimum(held, state.lowest),
-            jnp.where(better, number, state.when),
-            state.losses.at[number].set(jnp.stack([mean, held])),
-        )
+        walk, mean = epoch(state.walk, on_train, key)
+        state = _after_epoch(state, walk, mean, score(walk[0], on_test))
         _save(state, checkpoint)
         on_progress(number + 1, schedule.epochs, "training")
     losses = np.asarray(state.losses)[: int(state.done)]
-    return Trained(eqx.combine(state.best, static), losses, np.sort(test_rows))
+    return Trained(eqx.combine(state.best, static), losses, np.sort(order[:tested]))
+
+
+class _Part(NamedTuple):
+    """Stars and each member's weights for them (member, n); a copy of the stars a member, or one for all."""
+
+    x: Float[Array, "*m n 3"]
+    v: Float[Array, "*m n 3"]
+    weights: Float[Array, "m n"]
+
+    def take(self, rows: Array) -> "_Part":
+        """The stars in `rows`."""
+        return _Part(self.x[..., rows, :], self.v[..., rows, :], self.weights[:, rows])
+
+    @property
+    def axes(self) -> "_Part":
+        """Where the members are, for vmap."""
+        own = 0 if self.x.ndim == 3 else None
+        return _Part(own, own, 0)
 
 
 class _State(NamedTuple):
@@ -197,10 +141,121 @@ class _State(NamedTuple):
     losses: Array
 
 
+def _shares(
+    key: Array, members: int, count: int, weights: np.ndarray | None, bootstrap: bool
+) -> Float[np.ndarray, "m n"]:
+    """Weights with mean one; every member but the first has bootstrap ones as well."""
+    w = np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32)
+    shares = np.array(np.broadcast_to(w / w.mean(), (members, count)))
+    if bootstrap and members > 1:
+        extra = np.array(jax.random.exponential(key, (members - 1, count), jnp.float32))
+        shares[1:] *= extra / extra.mean(axis=1, keepdims=True)
+    return shares
+
+
+def _untrained(key: Array, members: int, architecture: Architecture) -> tuple[Any, Any]:
+    """What is trained, with a leading member axis, and the rest."""
+    keys = jax.random.split(key, members)
+    parameters = jax.vmap(lambda key: split(PhaseSpaceFlow.untrained(key, architecture))[0])(keys)
+    return parameters, split(PhaseSpaceFlow.untrained(keys[0], architecture))[1]
+
+
+def _optimizer(schedule: Schedule, steps: int) -> optax.GradientTransformation:
+    total = schedule.epochs * steps
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, schedule.learning_rate, max(1, int(_WARM * total)), total
+    )
+    return optax.apply_if_finite(
+        optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=steps
+    )
+
+
+def _loss(static: Any) -> Callable[[Any, _Part], Array]:
+    """Weighted mean of -ln f over some stars, of one member."""
+
+    def loss(parameters: Any, stars: _Part) -> Array:
+        flow = paramax.unwrap(eqx.combine(parameters, static))
+        ln_f = jax.vmap(flow.log_prob)(stars.x, stars.v)
+        return -jnp.sum(stars.weights * ln_f) / jnp.sum(stars.weights)
+
+    return loss
+
+
+def _epoch(
+    loss: Callable[[Any, _Part], Array],
+    optimizer: optax.GradientTransformation,
+    batch: int,
+    steps: int,
+) -> Callable[[Any, _Part, Array], tuple[Any, Array]]:
+    """One pass over shuffled stars; returns parameters and memory, and each member's mean loss."""
+
+    def one_step(state: Any, stars: _Part) -> tuple[Any, Array]:
+        parameters, memory = state
+        value, slope = jax.value_and_grad(loss)(parameters, stars)
+        change, memory = optimizer.update(slope, memory, parameters)
+        return (optax.apply_updates(parameters, change), memory), value
+
+    @jax.jit
+    def epoch(state: Any, stars: _Part, key: Array) -> tuple[Any, Array]:
+        together = jax.vmap(one_step, (0, stars.axes))
+        shuffled = jax.random.permutation(key, stars.weights.shape[1])[: steps * batch]
+        state, values = jax.lax.scan(
+            lambda state, rows: together(state, stars.take(rows)),
+            state,
+            shuffled.reshape(steps, batch),
+        )
+        return state, values.mean(axis=0)
+
+    return epoch
+
+
+def _score(loss: Callable[[Any, _Part], Array], batch: int) -> Callable[[Any, _Part], Array]:
+    """Each member's loss over all of a part, batch by batch."""
+
+    def sums(parameters: Any, stars: _Part) -> Array:
+        total = jnp.sum(stars.weights)
+        return jnp.stack([loss(parameters, stars) * total, total])
+
+    @jax.jit
+    def score(parameters: Any, stars: _Part) -> Array:
+        count = stars.weights.shape[1]
+        parts = -(-count // batch)
+        rows = jnp.arange(parts * batch).reshape(parts, batch)
+
+        def part(_: None, rows: Array) -> tuple[None, Array]:
+            some = stars.take(jnp.minimum(rows, count - 1))
+            # a last part that is not full, or has lost its stars, must not give 0/0
+            some = some._replace(weights=some.weights * (rows < count) + 1e-30)
+            return None, jax.vmap(sums, (0, some.axes))(parameters, some)
+
+        total = jax.lax.scan(part, None, rows)[1].sum(axis=0)
+        return total[:, 0] / total[:, 1]
+
+    return score
+
+
+def _after_epoch(state: _State, walk: Any, mean: Array, held: Array) -> _State:
+    """Each member keeps the parameters that did best on held-out stars."""
+    better = held < state.lowest
+
+    def keep(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return _State(
+        state.done + 1,
+        walk,
+        jax.tree.map(keep, walk[0], state.best),
+        jnp.minimum(held, state.lowest),
+        jnp.where(better, state.done, state.when),
+        state.losses.at[state.done].set(jnp.stack([mean, held])),
+    )
+
+
 def _finished(state: _State, schedule: Schedule) -> bool:
-    """Whether no member has done better on held-out stars for `patience` epochs."""
-    waited = int(state.done) - 1 - int(jnp.max(state.when))
-    return schedule.patience > 0 and int(state.done) > 0 and waited >= schedule.patience
+    """Whether all epochs are over, or no member has done better on held-out stars for `patience`."""
+    done = int(state.done)
+    waited = done - 1 - int(jnp.max(state.when))
+    return done >= schedule.epochs or (0 < schedule.patience <= waited and done > 0)
 
 
 def _check(
