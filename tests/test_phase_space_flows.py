@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import equinox as eqx
 import jax
@@ -126,6 +127,20 @@ def test_scores_are_the_gradients(flow):
             # single precision: 1e-6 of terms of order a hundred
             np.testing.assert_allclose(got[:, axis], (up - down) / size, rtol=2e-3, atol=2e-3)
     assert sx.dtype == jnp.float32
+
+
+def test_products_stay_in_single_precision(flow):
+    """In a double-precision session something promotes easily, at twice the time."""
+
+    def program(x, v):
+        return jax.vmap(jax.grad(paramax.unwrap(flow).log_prob, argnums=(0, 1)))(x, v)
+
+    stars = [jnp.zeros((7, 3), t) for t in (jnp.float32, jnp.float64)]
+    single, double = (str(jax.make_jaxpr(program)(a, a)) for a in stars)
+    pattern = re.compile(r"f64\[[\d,]+\] = dot_general")
+    assert "dot_general" in single
+    assert not pattern.search(single)
+    assert pattern.search(double)  # the pattern does find them
 
 
 def test_training_learns_and_members_differ(architecture, trained):

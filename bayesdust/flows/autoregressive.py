@@ -116,11 +116,11 @@ class PhaseSpaceFlow(eqx.Module):
 
     def ln_n(self, x: Float[Array, "3"]) -> Float[Array, ""]:
         """ln n(x) [1/kpc3], the integral over the ball being one."""
-        return self.n.log_prob(x).astype(jnp.float32)
+        return _ln_density(self.n, x, None)
 
     def ln_p(self, v: Float[Array, "3"], x: Float[Array, "3"]) -> Float[Array, ""]:
         """ln p(v | x) [(km/s)^-3]."""
-        return self.p.log_prob(v, x).astype(jnp.float32)
+        return _ln_density(self.p, v, x)
 
     def log_prob(self, x: Float[Array, "3"], v: Float[Array, "3"]) -> Float[Array, ""]:
         """ln f(x, v) of one star."""
@@ -136,6 +136,12 @@ class PhaseSpaceFlow(eqx.Module):
         z = jax.random.normal(key, (2, number, 3), jnp.float32)
         x = jax.vmap(self.n.bijection.transform)(z[0])
         return x, jax.vmap(self.p.bijection.transform)(z[1], x)
+
+
+def _ln_density(law: Transformed, y: Array, condition: Array | None) -> Array:
+    """`law.log_prob` of a standard normal base in the precision of y: flowjax makes it double first."""
+    z, log_det = law.bijection.inverse_and_log_det(y, condition)
+    return (-0.5 * jnp.sum(z**2) - 1.5 * float(np.log(2 * np.pi)) + log_det).astype(jnp.float32)
 
 
 def split(flow: PhaseSpaceFlow) -> tuple[Any, Any]:
