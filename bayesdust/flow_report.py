@@ -33,6 +33,7 @@ def write_page(
     )
     page = environment.get_template("flows.html.j2").render(
         quality=quality,
+        name=Path(str(about["source"])).name,
         about=about,
         cuts="" if stars.cuts is None else str(stars.cuts),
         pit=[(n, quality.pit_distance[n], quality.pit[n]) for n in NAMES],
@@ -52,7 +53,7 @@ def _figures(trained: Trained, stars: MilkyWayStars) -> Iterator[dict[str, str]]
     made = {
         "Projected density": flow_plots.density_maps(stars.x, weights, drawn[0]),
         "Velocity moments": flow_plots.velocity_moments((stars.x, stars.v, weights), drawn),
-        "Training": flow_plots.training_curves(trained.losses),
+        "Training (thin) and held-out stars (thick)": flow_plots.training_curves(trained.losses),
     }
     if stars.weights is None:  # the law of weighted stars is not that of the flow
         made["Base variables of held-out stars"] = flow_plots.base_variables(z, NAMES)
