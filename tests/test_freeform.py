@@ -9,6 +9,7 @@ from scipy import integrate, stats
 from bayesdust.anisotropy import Constant, Isotropic, OsipkovMerritt
 from bayesdust.dynamics.jeans import JeansGrid, sigma_r
 from bayesdust.dynamics.projection import LinesOfSight
+from bayesdust.flows import light
 from bayesdust.flows.light import FlowTracer
 from bayesdust.flows.spherical import RampField, spherical_flow
 from bayesdust.potentials import GNFW
@@ -47,7 +48,7 @@ def test_equal_slopes_are_a_power_law():
 def test_the_table_is_the_flow(gamma):
     """The tracer's density is that of the flowjax distribution with the same field."""
     tracer = FlowTracer.from_field(FIELD, 0.2, gamma)
-    flow = spherical_flow(FIELD, 0.2, gamma, steps=4, invert=True)
+    flow = spherical_flow(FIELD, 0.2, gamma, steps=light.STEPS, invert=True)
     x = R[:, None] * np.array([0.0, 0.6, 0.8])
     np.testing.assert_allclose(jnp.log(tracer.density(R)), jax.vmap(flow.log_prob)(x), atol=1e-4)
 

@@ -6,7 +6,8 @@ dispersions sigma_r and sigma_t = sigma_r sqrt(1 - beta), the component along it
     s^2(r, R) = sigma_r^2(r) (1 - beta(r) R^2/r^2),
 
 and p(v | R) = 2/Sigma int_R^inf N(v; 0, s^2) nu r dr/sqrt(r^2 - R^2), whose variance is sigma_los^2 of
-`bayesdust.dynamics.jeans`. With r = R cosh w the integral is a trapezoidal sum, spectral.
+`bayesdust.dynamics.jeans`. With r = R cosh w the integral is a trapezoidal sum, spectral;
+every R has a spacing of its own, such that all lines end at the same r.
 """
 
 import equinox as eqx
@@ -21,7 +22,8 @@ from bayesdust.dynamics.jeans import JeansGrid
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.tracers import Tracer
 
-_STEP = 0.3  # in w: p(v | R) to 1e-3, its variance to 1e-4
+_STEP = 0.45  # in w, at most: p(v | R) to 1e-3, its variance to 1e-4
+_REACH = 20.0  # times the outermost star: beyond it lies 1e-5 of the light there, for nu ~ r^-5
 _ORDER = 6
 
 
@@ -32,20 +34,22 @@ class LinesOfSight(eqx.Module):
     """
 
     grid: JeansGrid
-    w: Float[np.ndarray, " J"]
+    w: Float[np.ndarray, "K J"]
     weights: Float[np.ndarray, "K J"]
     to_lines: Float[np.ndarray, "K*J N"]
 
     @classmethod
     def build(cls, grid: JeansGrid, step: float = _STEP) -> "LinesOfSight":
-        """For the stars of `grid`; `step` is the spacing in w."""
-        ln_r, R = np.log(grid.r), grid.radii.R
-        length = ln_r[-1] - np.log(R[0]) + np.log(2.0)
-        w, weights = quadrature.even_trapezoid(step, int(np.ceil(length / step)))
-        r = R[:, None] * np.cosh(w)
+        """For the stars of `grid`; `step` is the largest spacing in w, that of the innermost radius."""
+        ln_r, R = np.log(grid.r), grid.radii.R[:, None]
+        end = min(grid.r[-1], _REACH * R.max())
+        length = np.arccosh(np.maximum(end / R, 2.0))
+        w, weights = quadrature.even_trapezoid(1.0, int(np.ceil(length.max() / step)) + 1)
+        spacing = length / w[-1]
+        r = R * np.cosh(w * spacing)
         places = (np.log(r) - ln_r[0]) / (ln_r[1] - ln_r[0])
         nodes = quadrature.local_interpolation(len(ln_r), places.ravel(), _ORDER)
-        return cls(grid, w, 2 * weights * r, nodes)
+        return cls(grid, w * spacing, 2 * weights * spacing * r, nodes)
 
     def components(
         self,

@@ -9,10 +9,10 @@ from bayesdust.arrays import Array, Real
 from bayesdust.flows.spherical import Field, stretch
 from bayesdust.tracers import Tracer, solve_half_light_radius
 
-_STEP = 0.2
+_STEP = 0.25
 _LN_X = np.arange(-9.0, 8.0 + _STEP / 2, _STEP)  # nodes in ln(r/scale)
 _ORDER = 6  # points of the local polynomials between nodes: an error of 1e-6
-_STEPS = 4  # of Runge-Kutta; the density is exact for the map they make
+STEPS = 2  # of Runge-Kutta; the density is exact for the map they make
 
 
 class FlowTracer(Tracer):
@@ -32,7 +32,7 @@ class FlowTracer(Tracer):
         """Tabulate a flow whose field moves the data to the normal law; `scale` [kpc]."""
         power = (3 - gamma) / 3  # 1/(1 + c)
         ln_u = power * _LN_X
-        D, log_det = jax.vmap(lambda s: stretch(field, s, True, _STEPS))(jnp.exp(2 * ln_u))
+        D, log_det = jax.vmap(lambda s: stretch(field, s, True, STEPS))(jnp.exp(2 * ln_u))
         ln_z = ln_u + D
         normal = -0.5 * jnp.exp(2 * ln_z) - 1.5 * jnp.log(2 * jnp.pi)
         # of x -> x |x|^(power - 1): determinant power |x|^(3 power - 3)
