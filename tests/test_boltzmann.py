@@ -4,27 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_galaxy import POTENTIAL, quick_galaxy
 
 from bayesdust import disc_mocks
-from bayesdust.disc_distribution import Disc, IsothermalHalo
-from bayesdust.disc_galaxy import mix
 from bayesdust.dynamics import boltzmann
 from bayesdust.errors import BayesdustError
-from bayesdust.potentials import NFW, MiyamotoNagai, SphericalAsPotential, Sum
 
 N, K = 12, 200
-# quick to compile: neither part needs an incomplete gamma function
-POTENTIAL = Sum((MiyamotoNagai(6.8e10, 3.0, 0.28), SphericalAsPotential(NFW(1.1e7, 16.0))))
 
 
 @pytest.fixture(scope="module")
 def galaxy():
-    components = {
-        "thin": Disc(POTENTIAL, R_d=2.5, sigma_0=27.0, R_sigma=8.0),
-        "thick": Disc(POTENTIAL, R_d=2.2, sigma_0=50.0, R_sigma=9.0),
-        "halo": IsothermalHalo(POTENTIAL, sigma=130.0),
-    }
-    return mix(components, {"thin": 0.78, "thick": 0.18, "halo": 0.04}, disc_mocks.SURVEY)
+    return quick_galaxy()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,219 @@
+"""The collisionless Boltzmann equation without a density: sums over stars that have to vanish.
+
+A star's value of a smooth function g(x, v) changes along its orbit at the rate
+
+    dg/dt = v . grad_x g + a(x) . grad_v g,                                                      (1)
+
+and in equilibrium its mean over all stars is zero for every g that vanishes at the survey's edge: the
+Boltzmann equation times g, integrated by parts. Of stars seen with an efficiency epsilon(x), either
+
+    sum_i epsilon(x_i)^-1 dg/dt_i = 0                                                            (2)
+
+or, with epsilon g for g (Putney+2024, arXiv:2412.14236, in its strong form),
+
+    sum_i [ dg/dt_i + g_i v_i . grad ln epsilon(x_i) ] = 0.                                      (3)
+
+No flow is needed, every star counts once, and the scatter of the terms is the covariance of the sums.
+Both are linear in the acceleration and (3) in grad ln epsilon too: with a and ln epsilon written as sums
+over basis functions, one pass over the stars (`moments`) leaves matrices whose size does not depend on
+how many there are, and a likelihood costs two products with them.
+
+Units: kpc, km/s, (km/s)^2/kpc.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bayesdust.arrays import Array
+from bayesdust.errors import BayesdustError
+
+CHUNK = 2000  # stars at once
+#: a function of one place x (3,), for each of p basis functions a vector (p, 3)
+Basis = Callable[[Float[Array, "3"]], Float[Array, "p 3"]]
+
+
+class Bumps(eqx.Module):
+    """Test functions g = B_m(x) h_l(v): bumps in space times powers of the velocity.
+
+    B = (1 - q)^3, q = |(x - `centres`)/`widths`|^2, within q < 1 and zero outside: twice continuously
+    differentiable. h_l are the nine first and second powers of (v_R, v_phi - `v_phi`, v_z)/`v_scale`
+    [km/s]: what the stars do together is taken off, so that it adds no noise. `centres`, `widths`
+    (m, 3) [kpc].
+    """
+
+    centres: Float[np.ndarray, "m 3"]
+    widths: Float[np.ndarray, "m 3"]
+    v_phi: float
+    v_scale: float = 50.0
+
+    @classmethod
+    def inside(
+        cls,
+        centre: Float[np.ndarray, "3"],
+        radius: float,
+        v_phi: float,
+        width: float = 1.3,
+        layers: tuple[tuple[float, float], ...] = ((0.25, 0.45), (0.7, 0.7), (1.6, 1.2)),
+    ) -> "Bumps":
+        """Hexagons of bumps of `width` [kpc] in layers (height, width) on both sides of the plane.
+
+        All lie wholly inside the ball, and below and above its `centre`'s height alike.
+        Raises BayesdustError if not one fits.
+        """
+        places, widths = [], []
+        step, count = 1.08 * width, int(radius / width) + 2
+        i, j = (a.ravel() for a in np.mgrid[-count : count + 1, -count : count + 1])
+        plane = step * np.column_stack([i + 0.5 * (j % 2), np.sqrt(0.75) * j])
+        for height, thickness in (*layers, *((-h, t) for h, t in layers)):
+            size = np.array([width, width, thickness])
+            for x, y in plane:
+                offset = np.array([x, y, height])
+                if _farthest(offset, size) < radius:
+                    places.append(offset + centre)
+                    widths.append(size)
+        if not places:
+            raise BayesdustError(f"A ball of {radius:g} kpc holds no bump of {width:g} kpc.")
+        return cls(np.array(places), np.array(widths), v_phi)
+
+    @property
+    def number(self) -> int:
+        """How many test functions there are."""
+        return 9 * len(self.centres)
+
+    def values(self, x: Float[Array, "3"], v: Float[Array, "3"]) -> Float[Array, " k"]:
+        """g of one star."""
+        q = jnp.sum(((x - self.centres) / self.widths) ** 2, axis=1)
+        bumps = jnp.maximum(1 - q, 0.0) ** 3
+        R = jnp.hypot(x[0], x[1])
+        radial, across = x[0] * v[0] + x[1] * v[1], x[0] * v[1] - x[1] * v[0]
+        u = jnp.stack([radial / R, across / R - self.v_phi, v[2]]) / self.v_scale
+        squares = jnp.stack([u[i] * u[j] for i in range(3) for j in range(i, 3)])
+        powers = jnp.concatenate([u, squares])
+        return (bumps[:, None] * powers).ravel()
+
+
+class Moments(NamedTuple):
+    """The sums: `constant` (k,) + `force` (k, p) a + `dust` (k, q) e, for coefficients a and e.
+
+    `weight` is the sum of the stars' weights.
+    """
+
+    constant: Float[Array, " k"]
+    force: Float[Array, "k p"]
+    dust: Float[Array, "k q"]
+    weight: Float[Array, ""]
+
+    def sums(
+        self, a: Float[Array, " p"], e: Float[Array, " q"] | None = None
+    ) -> Float[Array, " k"]:
+        """The left side of (2), or with e of (3)."""
+        total = self.constant + self.force @ a
+        return total if e is None else total + self.dust @ e
+
+
+def moments(
+    tests: Bumps,
+    x: Float[np.ndarray, "n 3"],
+    v: Float[np.ndarray, "n 3"],
+    force: Basis,
+    dust: Basis | None = None,
+    weights: Float[np.ndarray, " n"] | None = None,
+    chunk: int = CHUNK,
+) -> Moments:
+    """One pass over n stars at x [kpc] with velocities v [km/s]; memory does not grow with n.
+
+    `force` gives the accelerations of its basis functions, `dust` the gradients of those of ln epsilon;
+    `weights` are 1/epsilon in (2) and one in (3).
+    """
+    x, v, w = _stars(x, v, weights)
+
+    def part(stars: tuple[Array, Array, Array]) -> Moments:
+        x, v, w = stars
+        drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
+        pull = jnp.zeros((tests.number, 0))
+        if dust is not None:
+            g = jax.vmap(tests.values)(x, v)
+            pull = (w[:, None] * g).T @ jax.vmap(lambda x, v: dust(x) @ v)(x, v)
+        weighted = w[:, None, None] * kick
+        basis = jax.vmap(force)(x)
+        return Moments(w @ drift, jnp.einsum("nki,npi->kp", weighted, basis), pull, jnp.sum(w))
+
+    return _in_chunks(part, (x, v, w), chunk)
+
+
+def covariance(
+    tests: Bumps,
+    x: Float[np.ndarray, "n 3"],
+    v: Float[np.ndarray, "n 3"],
+    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
+    grad_ln_epsilon: Callable[[Float[Array, "3"]], Float[Array, "3"]] | None = None,
+    weights: Float[np.ndarray, " n"] | None = None,
+    chunk: int = CHUNK,
+) -> Float[Array, "k k"]:
+    """Covariance of the sums at a pilot solution, from the scatter of the stars' own terms.
+
+    Terms of independent stars add in quadrature; what their mean is off zero, which a good pilot makes
+    small, is taken off.
+    """
+    x, v, w = _stars(x, v, weights)
+
+    def one(star: tuple[Array, Array, Array]) -> Array:
+        x, v, w = star
+        drift, kick = _rates(tests, x, v)
+        term = drift + kick @ acceleration(x)
+        if grad_ln_epsilon is not None:
+            term = term + tests.values(x, v) * (grad_ln_epsilon(x) @ v)
+        return w * term
+
+    def squares(stars: tuple[Array, ...]) -> tuple[Array, Array]:
+        terms = jax.vmap(one)(stars)
+        return jnp.sum(terms, axis=0), terms.T @ terms
+
+    total, square = _in_chunks(squares, (x, v, w), chunk)
+    return square - jnp.outer(total, total) / len(x)
+
+
+def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
+    """v . grad_x g (k,) and grad_v g (k, 3) of one star."""
+    drift = jax.jvp(lambda x: tests.values(x, v), (x,), (v,))[1]
+    return drift, jax.jacfwd(lambda v: tests.values(x, v))(v)
+
+
+def _stars(
+    x: np.ndarray, v: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, v = np.asarray(x, dtype=float), np.asarray(v, dtype=float)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=float)
+    if not (np.isfinite(x).all() and np.isfinite(v).all() and np.isfinite(w).all()):
+        raise BayesdustError("Positions, velocities and weights of the stars must be finite.")
+    return x, v, w
+
+
+def _in_chunks(part: Callable, stars: tuple[np.ndarray, ...], chunk: int) -> tuple:
+    """The sum over chunks of `part`; the last is filled up with stars of weight zero."""
+    compiled, total = jax.jit(part), None
+    for first in range(0, len(stars[0]), chunk):
+        some = [a[first : first + chunk] for a in stars]
+        missing = chunk - len(some[0])
+        some = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in some]
+        some[2][chunk - missing :] = 0.0
+        new = compiled(tuple(some))
+        total = new if total is None else jax.tree.map(jnp.add, total, new)
+    assert total is not None
+    return total
+
+
+def _farthest(offset: np.ndarray, size: np.ndarray) -> float:
+    """Distance of the farthest point of an ellipsoid about `offset` from the origin, 0.2 % added."""
+    angle = np.linspace(0, np.pi, 33)
+    z, ring = np.cos(angle), np.sin(angle)
+    around = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    u = np.stack([*np.broadcast_arrays(ring[:, None] * np.cos(around), ring[:, None] * np.sin(around),
+                                       z[:, None])], axis=-1)  # fmt: skip
+    return 1.002 * float(np.linalg.norm(offset + u * size, axis=-1).max())
