@@ -9,6 +9,8 @@ membership = none | given; light = joint | members (the velocity stars' own posi
 sphere); perspective = true | false; stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -28,14 +30,15 @@ KIND = "dwarf"
 TAKES = ("anisotropy", "beta_ani", "membership", "light", "perspective", "stellar_mass")
 
 # The field that carries the stars to a normal law, g = a_0 + sum a_k ramp_k(ln(1 + (r/eps)^2)): the
-# prior's mean is near a Plummer sphere, its width moves nu by a factor of about two at each knot.
+# prior's mean is near a Plummer sphere, its width scatters nu by a factor of 2 to 3 within R_half, of 10
+# at 2 R_half and of 100 at 3.6 R_half.
 FIELD_MEAN = np.array(
     [0.45, -0.01, -0.01, -0.01, -0.05, -0.13, -0.2, -0.23, -0.22, -0.18, -0.11, -0.05]
 )
-FIELD_SD = np.array([0.3, *[0.1] * 11])
+FIELD_SD = np.array([0.3, *[0.1] * 3, *[0.05] * 8])
 EPS, SPACING = 0.3, 0.75
 
-# Knots of the halo's slope, in ln(r/R_half): a factor of two apart, from 0.13 to 16 R_half.
+# Knots about which the halo's slope turns, in ln(r/R_half): a factor of two apart, from 0.14 to 18 R_half.
 STEP, KNOTS = 0.7, 8
 INNERMOST = -2.0
 
@@ -46,7 +49,13 @@ def prepare(stars, options):
         options["light"] = "members" if stars.photometry is None else "joint"
     if options.get("anisotropy") == "baes_van_hese":
         raise BayesdustError("dsph_flow has no Baes-van Hese orbits: give another anisotropy.")
-    return dwarf.prepare(stars, options, takes=(*TAKES, "r_trunc", "rho_max"))
+    data = dwarf.prepare(stars, options, takes=(*TAKES, "r_trunc", "rho_max"))
+    inner, outer = (data.r_half * np.exp(x) for x in (INNERMOST - STEP, INNERMOST + KNOTS * STEP))
+    note = (
+        f"Inside {1000 * inner:.2g} pc rho is a power law of slope gamma, and outside {outer:.2g} kpc one at "
+        "least as steep as r^-3: what J has from there is an extrapolation."
+    )
+    return dataclasses.replace(data, notes=(*data.notes, note))
 
 
 def model(data):
@@ -84,12 +93,15 @@ def sample_light(data, distance):
 
 
 def sample_halo(data):
-    """Slope from knot to knot: a random walk that steepens outwards on average as NFW does."""
+    """Slope from knot to knot: a random walk that steepens outwards on average as NFW does.
+
+    Beyond the last knot rho falls as r^-3 or faster, so that J and D converge.
+    """
     inner = numpyro.sample("gamma", dist.Uniform(0.0, 1.4))  # below 1.5, where J would diverge
     turns = numpyro.sample("turns", dist.Normal(0.35, 0.5).expand([KNOTS]).to_event(1))
-    slopes = numpyro.deterministic(
-        "slopes", inner + jnp.concatenate([jnp.zeros(1), turns.cumsum()])
-    )
+    walk = inner + jnp.concatenate([jnp.zeros(1), turns.cumsum()])
+    slopes = walk.at[-1].set(3 + 0.2 * jnp.logaddexp(0.0, (walk[-1] - 3) / 0.2))  # a smooth maximum
+    numpyro.deterministic("slopes", slopes)
     unit = FreeSlope(1.0, data.r_half * jnp.exp(INNERMOST), slopes, STEP)
     # the density at the innermost knot gets a wide prior, and is sampled as ln M(<1.8 R_half) [Msun]
     ln_rho_0 = dist.Normal(jnp.log(3e8), 3.0)

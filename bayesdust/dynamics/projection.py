@@ -6,8 +6,9 @@ dispersions sigma_r and sigma_t = sigma_r sqrt(1 - beta), the component along it
     s^2(r, R) = sigma_r^2(r) (1 - beta(r) R^2/r^2),
 
 and p(v | R) = 2/Sigma int_R^inf N(v; 0, s^2) nu r dr/sqrt(r^2 - R^2), whose variance is sigma_los^2 of
-`bayesdust.dynamics.jeans`. With r = R cosh w the integral is a trapezoidal sum, spectral;
-every R has a spacing of its own, such that all lines end at the same r.
+`bayesdust.dynamics.jeans`. With r = R cosh w and w = w_0 sinh t the integral is a trapezoidal sum in t,
+spectral: w removes the root, t crowds the places about w = 0, where s of radial orbits nearly vanishes.
+Every R has a spacing of its own, such that all lines end at the same r.
 """
 
 import equinox as eqx
@@ -22,7 +23,10 @@ from bayesdust.dynamics.jeans import JeansGrid
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.tracers import Tracer
 
-_STEP = 0.45  # in w, at most: p(v | R) to 1e-3, its variance to 1e-4
+_STEP = 0.14  # in t, at most: p(v | R) to 1e-3, its variance to 1e-4
+_CLOSE = (
+    0.1  # w below which places lie evenly: radial orbits have s near 0 within w = sqrt(1 - beta)
+)
 _REACH = 20.0  # times the outermost star: beyond it lies 1e-5 of the light there, for nu ~ r^-5
 _ORDER = 6
 
@@ -43,13 +47,14 @@ class LinesOfSight(eqx.Module):
         """For the stars of `grid`; `step` is the largest spacing in w, that of the innermost radius."""
         ln_r, R = np.log(grid.r), grid.radii.R[:, None]
         end = min(grid.r[-1], _REACH * R.max())
-        length = np.arccosh(np.maximum(end / R, 2.0))
-        w, weights = quadrature.even_trapezoid(1.0, int(np.ceil(length.max() / step)) + 1)
-        spacing = length / w[-1]
-        r = R * np.cosh(w * spacing)
+        length = np.arcsinh(np.arccosh(np.maximum(end / R, 2.0)) / _CLOSE)
+        t, weights = quadrature.even_trapezoid(1.0, int(np.ceil(length.max() / step)) + 1)
+        spacing = length / t[-1]
+        w, slope = _CLOSE * np.sinh(t * spacing), _CLOSE * np.cosh(t * spacing)
+        r = R * np.cosh(w)
         places = (np.log(r) - ln_r[0]) / (ln_r[1] - ln_r[0])
         nodes = quadrature.local_interpolation(len(ln_r), places.ravel(), _ORDER)
-        return cls(grid, w * spacing, 2 * weights * spacing * r, nodes)
+        return cls(grid, w, 2 * weights * spacing * slope * r, nodes)
 
     def components(
         self,

@@ -22,7 +22,7 @@ Units: kpc, km/s, (km/s)^2/kpc.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -163,8 +163,7 @@ def covariance(
     """
     x, v, w = _stars(x, v, weights)
 
-    def one(star: tuple[Array, Array, Array]) -> Array:
-        x, v, w = star
+    def one(x: Array, v: Array, w: Array) -> Array:
         drift, kick = _rates(tests, x, v)
         term = drift + kick @ acceleration(x)
         if grad_ln_epsilon is not None:
@@ -172,7 +171,7 @@ def covariance(
         return w * term
 
     def squares(stars: tuple[Array, ...]) -> tuple[Array, Array]:
-        terms = jax.vmap(one)(stars)
+        terms = jax.vmap(one)(*stars)
         return jnp.sum(terms, axis=0), terms.T @ terms
 
     total, square = _in_chunks(squares, (x, v, w), chunk)
@@ -195,7 +194,7 @@ def _stars(
     return x, v, w
 
 
-def _in_chunks(part: Callable, stars: tuple[np.ndarray, ...], chunk: int) -> tuple:
+def _in_chunks(part: Callable, stars: tuple[np.ndarray, ...], chunk: int) -> Any:
     """The sum over chunks of `part`; the last is filled up with stars of weight zero."""
     compiled, total = jax.jit(part), None
     for first in range(0, len(stars[0]), chunk):
