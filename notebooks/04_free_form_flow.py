@@ -150,7 +150,7 @@ plots.j_profile(right, ax)
 figure
 
 # %% [markdown]
-# ## How the talk trains: smeared stars
+# ## Training on smeared stars
 #
 # Stars of the flow are projected, both sides are smeared by the same kernel, and their cross-entropy is made
 # small. A training loss, not a likelihood; here with few steps, for the picture.

@@ -1,6 +1,6 @@
 """How long one value and gradient of the log-density takes: `make bench`.
 
-The benchmark of the talk: 1,000 stars of a (2,5,1) tracer (and of a Plummer one) in a gNFW halo,
+The benchmark of Lim+2025: 1,000 stars of a (2,5,1) tracer (and of a Plummer one) in a gNFW halo,
 with (ln M(<1.8 R_half), ln r_s, gamma, beta_ani, v_sys) free, on one core; the tracer fixed, and
 fitted along. The median over many calls, what is left of it in a compiled loop (no dispatch), and
 the compiler's count of operations and bytes.

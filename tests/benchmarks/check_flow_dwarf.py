@@ -1,4 +1,4 @@
-"""Free of families: `make check-flow-dwarf` fits the talk's benchmark and real dwarfs with `dsph_flow`
+"""Free of families: `make check-flow-dwarf` fits the benchmark of Lim+2025 and real dwarfs with `dsph_flow`
 and writes docs/results/flow-dwarf.md.
 
 n(r), M(<r) and rho(r) of the Gaia Challenge file against the truth, with the anisotropy given, given
@@ -43,7 +43,7 @@ BENCHMARK = "gs100_bs050_rcrs025_rarcinf_cusp_0064mpc3_df_1000_0.xyvz.txt"
 TRUTH = mocks.BENCHMARK
 RANGES = {"nu": (0.05, 1.0), "rho": (0.1, 1.0), "mass": (0.1, 1.0)}  # kpc
 WANTED = {"nu": "median within 20 %", "rho": "<= 0.2 dex", "mass": "<= 0.08 dex"}
-#: orbits of the benchmark's fits: given rightly, marginalised, given wrongly as in the talk's last slide
+#: orbits of the benchmark's fits: given rightly, marginalised, given wrongly
 ORBITS: dict[str, dict[str, Any]] = {
     "beta_ani = 0, given": {"anisotropy": "isotropic"},
     "beta_ani free": {"anisotropy": "constant"},
@@ -260,7 +260,7 @@ def main() -> None:
         "`dsph_flow`: the stars' density a rotation-equivariant flow, the halo's slope free, velocities "
         "projected exactly; 4 chains of 1,000 draws.",
         "",
-        "## The talk's benchmark",
+        "## The benchmark of Lim+2025",
         "",
         "1,000 stars of the Gaia Challenge (gs100, cusp, isotropic), no errors. Wanted with beta_ani = 0 "
         "given: truth inside the 95 % band at 90 % of radii or more (n from 0.05 to 1 kpc, M and rho from "
