@@ -112,7 +112,9 @@ def find_faults(sources: dict[str, str]) -> list[str]:
     for module, source in sources.items():
         room = module.split(".")[1] if "." in module else None  # None: bayesdust/__init__.py
         if room is not None and room not in FLOORS:
-            faults.append(f"{module}: {room} has no floor; give it one in tests/test_import_layers.py")
+            faults.append(
+                f"{module}: {room} has no floor; give it one in tests/test_import_layers.py"
+            )
             continue
         for target, line, at_once in find_imports(source, set(sources)):
             where = f"{module}, line {line}"

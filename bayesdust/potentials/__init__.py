@@ -18,6 +18,7 @@ from bayesdust.potentials.halos import (
     Truncated,
     Zhao,
 )
+from bayesdust.potentials.spheroid import Spheroid
 
 __all__ = [
     "GNFW",
@@ -31,6 +32,7 @@ __all__ = [
     "PowerLawCutoff",
     "SphericalAsPotential",
     "SphericalHalo",
+    "Spheroid",
     "Sum",
     "Truncated",
     "Zhao",
