@@ -6,12 +6,14 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
 from bayesdust.flow_quality import Quality, measure
 from bayesdust.flows import store
@@ -36,6 +38,11 @@ class Request:
     errors: bool = False
     build: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What the flows are trained on, of `copies`."""
+        return copies(self.stars, self.members, self.schedule.seed, self.errors)
+
     def architecture(self) -> Architecture:
         """Standardised by the stars, in their declared ball or in the one that just holds them."""
         stars, radius = self.stars, self.stars.radius
@@ -44,13 +51,15 @@ class Request:
         return Architecture.for_stars(stars.x, stars.v, stars.centre, radius, **self.build)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the flows, for JSON."""
+        """What decides the flows, for JSON; the numbers too, for one file can be read in many ways."""
         import jax
 
+        x, v, weights = self.arrays
         return {
             "stars": self.stars.sha256,
-            "number of stars": self.stars.n,
-            "weights": self.stars.weights is not None,
+            "positions": digest(x),
+            "velocities": digest(v),
+            "weights": digest(weights),
             "members": self.members,
             "errors": self.errors,
             "schedule": asdict(self.schedule),
@@ -76,7 +85,7 @@ def run(
 
     clock, stars = time.perf_counter(), request.stars
     architecture = request.architecture()
-    x, v, weights = copies(stars, request.members, request.schedule.seed, request.errors)
+    x, v, weights = request.arrays
     with workplace(Path(out), request.fingerprint(), overwrite, RESULTS) as partial:
         resumed = has_work(partial)
         trained = train(
@@ -109,6 +118,11 @@ def copies(
     """
     if not errors:
         return stars.x, stars.v, stars.weights
+    if members < 2:
+        raise BayesdustError(
+            "Every member but the first sees stars resampled within their errors: ask for 2 members or "
+            "more, or leave that option out."
+        )
     if stars.observed is None:
         raise BayesdustError(f"{stars.source} has no errors to resample: leave that option out.")
     x, v = (np.repeat(a[None], members, axis=0) for a in (stars.x, stars.v))
@@ -141,6 +155,7 @@ def record(
         "source": stars.source,
         "data_sha256": stars.sha256,
         "stars": stars.n,
+        "weights": stars.weights_from,
         "units": dict(stars.units),
         "warnings": list(stars.warnings),
         "cuts": None if stars.cuts is None else stars.cuts.as_rows(),

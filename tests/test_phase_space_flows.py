@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 import pytest
+from astropy.table import Table
 
 from bayesdust import flow_quality, train_run
-from bayesdust.catalogs.frames import SolarFrame
+from bayesdust.catalogs import cuts
+from bayesdust.catalogs.frames import OBSERVED, SolarFrame
+from bayesdust.catalogs.gaia import read_gaia
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.cli import main
 from bayesdust.errors import BayesdustError, ResumableError
@@ -231,6 +234,43 @@ def test_the_judge_finds_nothing_in_a_right_flow(architecture):
     quality = flow_quality.measure(trained, stars_of(x, v))
     assert min(quality.pit.values()) > flow_quality.LEVEL / 6
     assert quality.accuracy < 0.5 + 3.5 * quality.accuracy_error
+
+
+@pytest.fixture(scope="module")
+def gaia():
+    """Stars of Gaia with errors, cut only to 4 kpc."""
+    rng = np.random.default_rng(3)
+    table = Table({"ra": rng.uniform(0, 360, 200), "dec": rng.uniform(-60, 60, 200)})
+    table["parallax"] = 1 / rng.uniform(0.5, 2.0, 200)
+    for name in ("pmra", "pmdec", "radial_velocity"):
+        table[name] = rng.normal(size=200) * 5
+    for name in OBSERVED:
+        table[f"{name}_error"] = 0.02
+    return read_gaia(table, cuts=(cuts.within(4.0),))
+
+
+@pytest.mark.parametrize("change", ["weights", "positions", "errors"])
+def test_another_request_is_not_resumed(gaia, change):
+    """The file is the same: its columns may be read in another way."""
+    one = dataclasses.replace(gaia, weights=np.ones(gaia.n))
+    errors = dataclasses.replace(gaia.observed, errors=2 * gaia.observed.errors)
+    other = {
+        "weights": {"weights": np.linspace(1, 2, gaia.n)},
+        "positions": {"x": gaia.x + 0.1},
+        "errors": {"observed": errors},
+    }[change]
+    first, second = (
+        train_run.Request(stars, 2, QUICK, errors=True).fingerprint()
+        for stars in (one, dataclasses.replace(one, **other))
+    )
+    assert {k for k in first if first[k] != second[k]} - {"architecture"} >= {
+        "positions" if change == "errors" else change
+    }
+
+
+def test_one_member_resamples_nothing(gaia):
+    with pytest.raises(BayesdustError, match="2 members or more"):
+        train_run.Request(gaia, 1, QUICK, errors=True).fingerprint()
 
 
 def npz(path, x, v, **more):

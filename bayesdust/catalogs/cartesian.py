@@ -183,6 +183,7 @@ def _read_cartesian(
         source=where,
         sha256=reader.source.sha256 or digest(x, v, weight),
         weights=weight,
+        weights_from=weights or "none",
         centre=(float(middle[0]), float(middle[1]), float(middle[2])),
         radius=radius,
         rows=rows,

@@ -111,6 +111,7 @@ def read_gaia(
         observed=seen,
         photometry={name: star[name] for name in PHOTOMETRY if name in star},
         weights=weight,
+        weights_from=weights or "none",
         centre=tuple(sun.position.tolist()),
         radius=min((c.radius for c in wanted if c.radius is not None), default=None),
         rows=rows,

@@ -34,6 +34,7 @@ class MilkyWayStars:
     observed : the sky coordinates, parallaxes and so on behind x and v, or None
     photometry : apparent magnitudes and colours (n,) by Gaia's names, perhaps none
     weights : (n,) positive, such as 1 / epsilon, or None for equal weights
+    weights_from : the column they were read from, as "1/epsilon", or "none"
     centre, radius : (3,) kpc and kpc, the ball that holds the stars; radius None if not declared
     rows : (n,) the stars' rows in the table, from 1
     cuts : how many stars each cut removed, or None if there were none
@@ -50,6 +51,7 @@ class MilkyWayStars:
     observed: Observed | None = None
     photometry: Mapping[str, Float[np.ndarray, " n"]] = field(default_factory=dict)
     weights: Float[np.ndarray, " n"] | None = None
+    weights_from: str = "none"
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     radius: float | None = None
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
