@@ -147,6 +147,13 @@ def test_weights_are_positive(wrong):
     sentence(lambda: read_milky_way(Table(columns), weights="epsilon"), "row 10, column epsilon")
 
 
+@pytest.mark.parametrize("spec", ["", "1/", " "])
+def test_weights_without_a_column_are_refused(spec):
+    """Not even where the table has a column of that name by itself."""
+    table = Table(mock() | {"weight": np.ones(len(mock()["x"]))})
+    sentence(lambda: read_milky_way(table, weights=spec), "name no column", "1/epsilon")
+
+
 def archive(**arrays) -> bytes:
     content = io.BytesIO()
     np.savez(content, **arrays)

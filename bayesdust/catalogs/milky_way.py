@@ -164,8 +164,14 @@ def _draw(observed: Observed, seed: int) -> Float[np.ndarray, "n 6"]:
 
 
 def read_weights(source: SourceTable, spec: str) -> Float[np.ndarray, " n"]:
-    """Weights (n,) from the column `spec`, or from the inverse of it as "1/COLUMN"; NaN in gaps."""
+    """Weights (n,) from the column `spec`, or from the inverse of it as "1/COLUMN"; NaN in gaps.
+
+    Raises BayesdustError where `spec` names no column, or one that is not there or holds no numbers.
+    """
     inverse, name = spec.startswith("1/"), spec.removeprefix("1/").strip()
+    if not name:
+        problem = f"the weights {spec!r} name no column"
+        raise fault(source.where, problem, "give a column, as epsilon or 1/epsilon")
     reader = ColumnReader(source, {"weight": name}, {}, words=_WEIGHT)
     values, _ = reader.read("weight", gaps=True)
     with np.errstate(divide="ignore"):
