@@ -100,12 +100,13 @@ def run(
         )
         on_progress(0, 0, "judging")
         quality = measure(trained, stars)
-        store.save(trained.flows, partial)
-        about = record(request, architecture, trained, quality)
+        flows = store.save(trained.flows, architecture, request.members, partial)
+        about = {"flows": flows} | record(request, trained, quality)
         about |= {"command": shlex.join(command), "resumed": resumed}
         about["wall_seconds"] = round(time.perf_counter() - clock, 1)
         write_page(quality, trained, stars, about, partial / RESULTS[1])
-        write_atomically(partial / store.RECORD, json.dumps(about, indent=1, default=str) + "\n")
+        text = json.dumps(_plain(about), indent=1, default=str, allow_nan=False)
+        write_atomically(partial / store.RECORD, text + "\n")
     return quality
 
 
@@ -138,17 +139,19 @@ def copies(
     return x, v, weights
 
 
-def record(
-    request: Request, architecture: Architecture, trained: Trained, quality: Quality
-) -> dict[str, Any]:
-    """The contents of run.json, but for times and command."""
+def _plain(value: Any) -> Any:
+    """For JSON, which knows no NaN: null in its place."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def record(request: Request, trained: Trained, quality: Quality) -> dict[str, Any]:
+    """The contents of run.json, but for the flows, times and command."""
     stars = request.stars
     return {
-        "flows": {
-            "schema_version": store.SCHEMA_VERSION,
-            "architecture": architecture.to_dict(),
-            "members": request.members,
-        },
         "seed": request.schedule.seed,
         "schedule": asdict(request.schedule),
         "errors_resampled": request.errors,

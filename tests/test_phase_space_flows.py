@@ -169,9 +169,45 @@ def test_a_killed_training_goes_on_to_the_same_flows(architecture, trained, tmp_
     for a, b in zip(jax.tree.leaves(trained.flows), jax.tree.leaves(again.flows), strict=True):
         np.testing.assert_array_equal(a, b)
     file = tmp_path / "training.eqx"
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ResumableError, match="damaged"):
-        train(*survey(), architecture, **settings)
+    for spoilt in (file.read_bytes()[:200], overwritten(file.read_bytes())):
+        file.write_bytes(spoilt)
+        with pytest.raises(ResumableError, match="damaged"):
+            train(*survey(), architecture, **settings)
+
+
+def overwritten(content):
+    """Of the same length, with other numbers in the middle."""
+    start = len(content) // 2
+    return content[:start] + b"\xff" * 400 + content[start + 400 :]
+
+
+def test_saved_flows_are_those_that_were_trained(architecture, trained, tmp_path):
+    """Neither other numbers nor another description of the same shape is believed."""
+    record = {"flows": store.save(trained.flows, architecture, 2, tmp_path)}
+    flows, described = tmp_path / "flows.eqx", tmp_path / "run.json"
+    described.write_text(json.dumps(record))
+    for a, b in zip(
+        jax.tree.leaves(trained.flows), jax.tree.leaves(store.load(tmp_path)[0]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    for change in ({"activation": "tanh"}, {"frame": "cartesian"}, {"radius": 4.0}):
+        other = record["flows"] | {"architecture": architecture.to_dict() | change}
+        described.write_text(json.dumps({"flows": other}))
+        with pytest.raises(BayesdustError, match="train again"):
+            store.load(tmp_path)
+    described.write_text(json.dumps(record))
+    flows.write_bytes(overwritten(flows.read_bytes()))
+    with pytest.raises(BayesdustError, match="damaged or was changed: train again"):
+        store.load(tmp_path)
+    described.write_text(json.dumps({"flows": record["flows"] | {"schema_version": 1}}))
+    with pytest.raises(BayesdustError, match="version 1, not 2: train again"):
+        store.load(tmp_path)
+
+
+def test_one_step_is_a_training(architecture):
+    """As short as it is, it ends without an error."""
+    x, v = survey(120)
+    assert len(train(x, v, architecture, schedule=Schedule(epochs=1)).losses) == 1
 
 
 def test_weights_count_as_so_many_stars(architecture):
@@ -309,7 +345,7 @@ def test_the_command_and_what_it_leaves(monkeypatch, capsys, tmp_path):
     spoilt = json.loads((out / "run.json").read_text())
     spoilt["flows"]["architecture"]["widths"] = [16, 16]
     (out / "run.json").write_text(json.dumps(spoilt))
-    with pytest.raises(BayesdustError, match="has not the shape"):
+    with pytest.raises(BayesdustError, match="train again"):
         store.load(out)
     (out / "flows.eqx").write_bytes((out / "flows.eqx").read_bytes()[:300])
     with pytest.raises(BayesdustError, match="damaged"):

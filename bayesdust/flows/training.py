@@ -7,6 +7,8 @@ on held-out stars are kept, member by member. After every epoch the state is wri
 all, so a run that was killed goes on to the flows it would have given.
 """
 
+import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,8 +164,9 @@ def _untrained(key: Array, members: int, architecture: Architecture) -> tuple[An
 
 def _optimizer(schedule: Schedule, steps: int) -> optax.GradientTransformation:
     total = schedule.epochs * steps
+    warm = max(1, int(_WARM * total))
     rate = optax.warmup_cosine_decay_schedule(
-        0.0, schedule.learning_rate, max(1, int(_WARM * total)), total
+        0.0, schedule.learning_rate, warm, max(total, warm + 1)
     )
     return optax.apply_if_finite(
         optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=steps
@@ -280,8 +283,10 @@ def _check(
 def _save(state: _State, folder: Path | None) -> None:
     if folder is not None:
         unfinished = folder / "training.tmp"
-        with open(unfinished, "wb") as file:
-            eqx.tree_serialise_leaves(file, state)
+        file = io.BytesIO()
+        eqx.tree_serialise_leaves(file, state)
+        content = file.getvalue()
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
         os.replace(unfinished, folder / "training.eqx")
 
 
@@ -290,7 +295,9 @@ def _resume(state: _State, folder: Path | None) -> _State:
     if path is None or not path.exists():
         return state
     try:
-        with open(path, "rb") as file:
-            return eqx.tree_deserialise_leaves(file, state)
+        content = path.read_bytes()
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            raise ValueError("not as it was written")
+        return eqx.tree_deserialise_leaves(io.BytesIO(content[32:]), state)
     except (OSError, EOFError, RuntimeError, TypeError, ValueError) as error:
         raise ResumableError(f"{path} is damaged: remove that file and go on.") from error
