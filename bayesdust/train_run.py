@@ -5,15 +5,16 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bayesdust.catalogs.cartesian import ROUNDING
 from bayesdust.catalogs.milky_way import MilkyWayStars
-from bayesdust.catalogs.tables import digest
+from bayesdust.catalogs.tables import digest, fault
 from bayesdust.errors import BayesdustError
 from bayesdust.flow_quality import Quality, measure
 from bayesdust.flows import store
@@ -39,15 +40,38 @@ class Request:
     build: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def _away(self) -> np.ndarray:
+        """Distances from the centre of the survey, (n,) kpc."""
+        return np.linalg.norm(self.stars.x - np.asarray(self.stars.centre), axis=1)
+
+    @property
+    def radius(self) -> float:
+        """Of the survey [kpc], declared or such that it just holds the stars."""
+        declared = self.stars.radius
+        return 1.001 * float(self._away.max()) if declared is None else declared
+
+    @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """What the flows are trained on, of `copies`."""
-        return copies(self.stars, self.members, self.schedule.seed, self.errors)
+        stars = replace(self.stars, radius=self.radius)  # so that no copy of a star leaves the ball
+        return copies(stars, self.members, self.schedule.seed, self.errors)
 
     def architecture(self) -> Architecture:
-        """Standardised by the stars, in their declared ball or in the one that just holds them."""
-        stars, radius = self.stars, self.stars.radius
-        if radius is None:
-            radius = 1.001 * float(np.max(stars.distance))
+        """Standardised by the stars, in their declared ball or in the one that just holds them.
+
+        Raises BayesdustError for a star outside the declared ball.
+        """
+        stars = self.stars
+        # stars on the rim, as the readers allow them, lie inside after rounding to single precision
+        radius = self.radius * (1 + 1e-5) + 2 * ROUNDING
+        if (wrong := self._away >= radius).any():
+            first = int(np.argmax(wrong))
+            row = int(stars.rows[first]) if len(stars.rows) else first + 1
+            problem = (
+                f"the star is {self._away[first]:.6g} kpc from the centre of the survey, outside its "
+                f"radius of {self.radius:g} kpc"
+            )
+            raise fault(stars.source, problem, "remove it or declare a larger radius", row)
         return Architecture.for_stars(stars.x, stars.v, stars.centre, radius, **self.build)
 
     def fingerprint(self) -> dict[str, Any]:

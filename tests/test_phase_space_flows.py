@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from bayesdust import flow_quality, train_run
 from bayesdust.catalogs import cuts
+from bayesdust.catalogs.cartesian import ROUNDING, read_milky_way
 from bayesdust.catalogs.frames import OBSERVED, SolarFrame
 from bayesdust.catalogs.gaia import read_gaia
 from bayesdust.catalogs.milky_way import MilkyWayStars
@@ -130,6 +131,14 @@ def test_scores_are_the_gradients(flow):
             # single precision: 1e-6 of terms of order a hundred
             np.testing.assert_allclose(got[:, axis], (up - down) / size, rtol=2e-3, atol=2e-3)
     assert sx.dtype == jnp.float32
+
+
+def test_there_are_no_scores_outside_the_ball(flow):
+    x = np.array(CENTRE) + np.array([[0.0, 0.0, 2.99], [0.0, 0.0, 3.0], [5.0, 0.0, 0.0]])
+    for score in scores(flow, x, np.full((3, 3), 100.0)):
+        np.testing.assert_array_equal(
+            np.isnan(score), np.repeat([False, True, True], 3).reshape(3, 3)
+        )
 
 
 def test_products_stay_in_single_precision(flow):
@@ -302,6 +311,45 @@ def test_another_request_is_not_resumed(gaia, change):
     assert {k for k in first if first[k] != second[k]} - {"architecture"} >= {
         "positions" if change == "errors" else change
     }
+
+
+def test_stars_on_the_rim_are_stars(architecture):
+    """As far out as the readers let them be, and a little more by rounding to single precision."""
+    x, v = survey(200)
+    away = np.linalg.norm(x - np.array(CENTRE), axis=1)[:, None]
+    rim = np.array(CENTRE) + (x - np.array(CENTRE)) / away * (RADIUS + ROUNDING)
+    built = train_run.Request(stars_of(rim, v), build=TINY).architecture()
+    flow = PhaseSpaceFlow.untrained(KEY, built)
+    assert np.isfinite(jax.vmap(flow.ln_n)(jnp.asarray(rim, jnp.float32))).all()
+    train(rim, v, built, schedule=Schedule(epochs=1))
+
+
+def test_a_star_off_the_ball_is_named_by_its_row():
+    x, v = survey(200)
+    stars = dataclasses.replace(stars_of(x, v), radius=2.9, rows=np.arange(200) + 1000)
+    first = int(np.argmax(np.linalg.norm(x - np.array(CENTRE), axis=1) > 2.901)) + 1000
+    with pytest.raises(
+        BayesdustError, match=f"mock: row {first}: .* outside its radius of 2.9 kpc"
+    ):
+        train_run.Request(stars).architecture()
+
+
+def test_without_a_radius_the_ball_holds_the_stars():
+    """It is centred where the survey is, which need not be the Sun."""
+    x, v = survey(200)
+    table = Table(dict(zip(("x", "y", "z", "vx", "vy", "vz"), np.hstack([x, v]).T, strict=True)))
+    built = train_run.Request(read_milky_way(table, centre=(-6.0, 1.0, 0.0))).architecture()
+    away = np.linalg.norm(x - np.array([-6.0, 1.0, 0.0]), axis=1).max()
+    assert away < built.radius < 1.002 * away
+
+
+def test_copies_of_stars_stay_in_the_ball(gaia):
+    """Also where no cut declares one."""
+    request = train_run.Request(dataclasses.replace(gaia, radius=None), 3, QUICK, errors=True)
+    x, _, weights = request.arrays
+    away = np.linalg.norm(x - np.array(gaia.centre), axis=-1)
+    assert away.max() < request.architecture().radius
+    assert (weights[1:] == 0).any()
 
 
 def test_one_member_resamples_nothing(gaia):
