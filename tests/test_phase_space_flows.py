@@ -281,6 +281,46 @@ def test_the_judge_finds_nothing_in_a_right_flow(architecture):
     assert quality.accuracy < 0.5 + 3.5 * quality.accuracy_error
 
 
+NOTHING_WRONG = flow_quality.Quality(300, -20.0, 1.0, 0.1, {"x": 0.5}, {"x": 0.02}, 0.5, 0.03)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"gain": 0.2}, "no better"),
+        ({"ln_f": np.nan, "gain": np.nan, "gain_error": np.nan}, "not finite"),
+        ({"pit": {"x": np.nan}}, "not normal in the base variable of x"),
+        ({"pit": {"x": 1e-5}}, "not normal in the base variable of x"),
+        ({"accuracy": np.nan}, "A classifier"),
+        ({"stars": 99}, "count as 99"),
+    ],
+)
+def test_the_judge_passes_only_what_it_knows(found, message):
+    assert not NOTHING_WRONG.failures
+    assert message in " ".join(dataclasses.replace(NOTHING_WRONG, **found).failures)
+
+
+def test_the_judge_weighs_stars(architecture):
+    """A right flow of stars of which many were not seen, which the weights mend; and a few heavy ones."""
+    flows = store.template(architecture, 1)
+    x, v = (np.asarray(a, dtype=float) for a in member(flows, 0).stars(KEY, 8000))
+    rng = np.random.default_rng(2)
+    ln_w = 1.0 * np.tanh(v[:, 2] / 20)
+    seen = rng.random(8000) < np.exp(-ln_w - 1)
+    x, v, ln_w = x[seen], v[seen], ln_w[seen]
+    trained = train_run.Trained(flows, np.zeros((1, 2, 1)), np.arange(len(x) // 2))
+    stars = dataclasses.replace(stars_of(x, v), weights=np.exp(ln_w))
+    quality = flow_quality.measure(trained, stars)
+    assert 500 < quality.stars < len(x) // 2
+    assert min(quality.pit.values()) > flow_quality.LEVEL / 6
+    assert quality.accuracy < 0.5 + 3.5 * quality.accuracy_error
+    heavy = dataclasses.replace(stars, weights=np.exp(8 * rng.normal(size=len(x))))
+    blind = flow_quality.measure(trained, heavy)
+    assert blind.stars < 100
+    assert abs(blind.gain) < 100
+    assert "count as" in blind.failures[0]
+
+
 @pytest.fixture(scope="module")
 def gaia():
     """Stars of Gaia with errors, cut only to 4 kpc."""
