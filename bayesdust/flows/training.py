@@ -72,12 +72,13 @@ def train(
     (n, 3) for all members, or (members, n, 3): a resampled copy each; `weights` (n,) or (members, n), zero
     where a copy has lost a star. Member 0 has no bootstrap weights.
 
-    Raises BayesdustError for fewer than 100 stars, numbers that are not finite, stars outside the ball
-    or weights that are negative; ResumableError where the saved state is damaged.
+    Raises BayesdustError for arrays of other shapes, no member, fewer than 100 stars, numbers that are
+    not finite, stars outside the ball, weights that are negative or all zero; ResumableError where the
+    saved state is damaged.
     """
     schedule = schedule or Schedule()
     x, v = np.asarray(x, np.float32), np.asarray(v, np.float32)
-    _check(x, v, weights, architecture)
+    _check(x, v, weights, members, architecture)
     root, count = jax.random.key(schedule.seed), x.shape[-2]
     shares = _shares(jax.random.fold_in(root, 1), members, count, weights, bootstrap)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(root, 0), count))
@@ -262,9 +263,27 @@ def _finished(state: _State, schedule: Schedule) -> bool:
 
 
 def _check(
-    x: np.ndarray, v: np.ndarray, weights: np.ndarray | None, architecture: Architecture
+    x: np.ndarray,
+    v: np.ndarray,
+    weights: np.ndarray | None,
+    members: int,
+    architecture: Architecture,
 ) -> None:
-    count = x.shape[-2]
+    if members < 1:
+        raise BayesdustError(
+            f"An ensemble of {members} flows cannot be trained: ask for one or more."
+        )
+    count = x.shape[-2] if x.ndim > 1 else 0
+    if x.shape != v.shape or x.shape not in ((count, 3), (members, count, 3)):
+        raise BayesdustError(
+            f"Positions of shape {x.shape} and velocities of shape {v.shape} do not fit {members} flows: "
+            f"give (n, 3) each, or ({members}, n, 3)."
+        )
+    if weights is not None and np.shape(weights) not in ((count,), (members, count)):
+        raise BayesdustError(
+            f"Star weights of shape {np.shape(weights)} do not fit {count} stars: give ({count},) or "
+            f"({members}, {count})."
+        )
     if count < FEWEST:
         raise BayesdustError(f"A flow needs at least {FEWEST} stars, and there are {count}.")
     if not (np.isfinite(x).all() and np.isfinite(v).all()):
@@ -276,8 +295,10 @@ def _check(
             f"Row {row} lies {off.max():.3f} kpc from the centre of a survey of {architecture.radius:g} "
             "kpc: give a larger radius or cut the stars."
         )
-    if weights is not None and not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
-        raise BayesdustError("Star weights must be finite and not negative.")
+    if weights is not None:
+        w = np.asarray(weights)
+        if not (np.isfinite(w).all() and (w >= 0).all() and (w.sum(axis=-1) > 0).all()):
+            raise BayesdustError("Star weights must be finite, not negative and not all zero.")
 
 
 def _save(state: _State, folder: Path | None) -> None:
