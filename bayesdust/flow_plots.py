@@ -106,7 +106,9 @@ def cylindrical(x: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _moments(
     place: np.ndarray, v: np.ndarray, weights: np.ndarray, edges: np.ndarray, moment: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean or dispersion in bins, and its standard error."""
+    """Weighted mean or dispersion in bins, and its standard error; what lies beyond the bins is left out."""
+    inside = (place >= edges[0]) & (place <= edges[-1])
+    place, v, weights = place[inside], v[inside], weights[inside]
     bins = np.clip(np.searchsorted(edges, place) - 1, 0, len(edges) - 2)
     total = np.bincount(bins, weights, len(edges) - 1)
     count = total**2 / np.bincount(bins, weights**2, len(edges) - 1)
