@@ -11,8 +11,9 @@ import numpy as np
 import paramax
 import pytest
 from astropy.table import Table
+from scipy.stats import chi
 
-from bayesdust import flow_quality, train_run
+from bayesdust import flow_plots, flow_quality, train_run
 from bayesdust.catalogs import cuts
 from bayesdust.catalogs.cartesian import ROUNDING, read_milky_way
 from bayesdust.catalogs.frames import OBSERVED, SolarFrame
@@ -22,6 +23,7 @@ from bayesdust.cli import main
 from bayesdust.errors import BayesdustError, ResumableError
 from bayesdust.flows import store
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member, split
+from bayesdust.flows.ball import Ball, stretch
 from bayesdust.flows.layers import MaskedAffine
 from bayesdust.flows.scores import ensemble_scores, scores
 from bayesdust.flows.training import Schedule, train
@@ -81,14 +83,18 @@ def test_the_layers_are_autoregressive_and_exact():
 
 def test_the_flow_is_a_density(flow):
     """Log-dets against the autodiff Jacobian; round trips; the integral over the ball and all velocities."""
-    double = in_double(flow)
-    x, v = jnp.array([-7.0, 1.2, -0.4]), jnp.array([30.0, 190.0, -12.0])
-    for bijection, at in ((double.n.bijection, x), (double.p.bijection, v)):
-        condition = None if at is x else x
-        z, log_det = bijection.inverse_and_log_det(at, condition)
-        jacobian = jax.jacfwd(lambda a, b=bijection, c=condition: b.inverse(a, c))(at)
-        assert float(log_det) == pytest.approx(float(jnp.linalg.slogdet(jacobian)[1]), abs=1e-6)
-        np.testing.assert_allclose(bijection.transform(z, condition), at, rtol=1e-6)
+    x, v = (jnp.asarray(a) for a in survey(20, seed=6))
+    x = x.at[0].set(jnp.array([-8.0, 0.0, 0.9999 * RADIUS]))
+    for bijection, at, condition in (
+        (in_double(flow.n.bijection), x, None),
+        (in_double(flow.p.bijection), v, x),
+    ):
+        where = None if condition is None else 0
+        z, log_det = jax.vmap(bijection.inverse_and_log_det, (0, where))(at, condition)
+        jacobian = jax.vmap(jax.jacfwd(bijection.inverse), (0, where))(at, condition)
+        np.testing.assert_allclose(log_det, jnp.linalg.slogdet(jacobian)[1], atol=1e-6)
+        back = jax.vmap(bijection.transform, (0, where))(z, condition)
+        np.testing.assert_allclose(back, at, rtol=1e-6, atol=1e-6)
     draw = survey(40_000, seed=4)[0]
     density = np.exp(jax.jit(jax.vmap(flow.ln_n))(jnp.asarray(draw, jnp.float32)))
     volume = 4 / 3 * np.pi * (RADIUS * 0.999) ** 3
@@ -98,8 +104,33 @@ def test_the_flow_is_a_density(flow):
     wide = jnp.asarray(np.random.default_rng(0).standard_t(4, (40_000, 3)) * 60, jnp.float32)
     wide = wide + jnp.array([0.0, 220.0, 0.0], jnp.float32)
     ln_q = jnp.sum(jax.scipy.stats.t.logpdf(wide, 4, jnp.array([0.0, 220.0, 0.0]), 60.0), axis=1)
-    ratio = np.exp(jax.jit(jax.vmap(lambda v: flow.ln_p(v, jnp.float32(x))))(wide) - ln_q)
+    ratio = np.exp(jax.jit(jax.vmap(lambda v: flow.ln_p(v, jnp.float32(x[1]))))(wide) - ln_q)
     assert ratio.mean() == pytest.approx(1, abs=5 * ratio.std() / np.sqrt(len(ratio)))
+
+
+@pytest.mark.parametrize("precision", [jnp.float32, jnp.float64])
+def test_the_ball_is_mapped_as_its_law_says(precision):
+    """At the seam of the two formulae, q = 0.2, and to the rim: F(s) = rho^3, in either precision."""
+    q = np.concatenate(
+        [np.linspace(0.01, 0.99, 200), 0.2 + np.linspace(-1e-3, 1e-3, 21), [0.99999]]
+    )
+    q = np.asarray(q, precision)
+    s = np.sqrt(q) * np.asarray(jax.vmap(stretch)(jnp.asarray(q)))
+    truth = chi.isf(-np.expm1(1.5 * np.log(q.astype(float))), 3)
+    np.testing.assert_allclose(s, truth, rtol=1e-12 if precision == jnp.float64 else 1e-6)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1, 0.2**0.5, 0.9, 0.999, 0.99999])
+def test_the_ball_has_the_jacobian_it_says(rho):
+    ball = Ball(jnp.array(CENTRE), jnp.array(RADIUS))
+    x = jnp.array(CENTRE) + rho * RADIUS * jnp.array([0.6, 0.0, -0.8])
+    y, log_det = ball.transform_and_log_det(x)
+    assert float(log_det) == pytest.approx(
+        float(jnp.linalg.slogdet(jax.jacfwd(ball.transform)(x))[1]), abs=1e-9
+    )
+    back, inverse = ball.inverse_and_log_det(y)
+    np.testing.assert_allclose(back, x, atol=1e-12)
+    assert float(inverse) == pytest.approx(-float(log_det), abs=1e-9)
 
 
 def test_outside_the_ball_there_is_nothing(flow):
@@ -246,12 +277,21 @@ def test_weights_count_as_so_many_stars(architecture):
         (lambda x, v, w: (x + 1.0, v, w), "Row .* from the centre of a survey of 3 kpc"),
         (lambda x, v, w: (x, np.where(v > 300, np.nan, v) * np.nan, w), "not finite"),
         (lambda x, v, w: (x, v, np.full(len(x), -1.0)), "weights must be"),
+        (lambda x, v, w: (x, v, np.zeros(len(x))), "not all zero"),
+        (lambda x, v, w: (x, v, np.ones(7)), r"weights of shape \(7,\) do not fit 600 stars"),
+        (lambda x, v, w: (x, v[:-1], w), r"velocities of shape \(599, 3\) do not fit"),
+        (lambda x, v, w: (x[:, 0], v[:, 0], w), r"Positions of shape \(600,\)"),
     ],
 )
 def test_bad_stars(architecture, spoil, message):
     x, v, w = spoil(*survey(), None)
     with pytest.raises(BayesdustError, match=message):
         train(x, v, architecture, weights=w, schedule=QUICK)
+
+
+def test_no_member_is_no_ensemble(architecture):
+    with pytest.raises(BayesdustError, match="ensemble of 0 flows"):
+        train(*survey(), architecture, members=0)
 
 
 def stars_of(x, v):
@@ -279,6 +319,15 @@ def test_the_judge_finds_nothing_in_a_right_flow(architecture):
     quality = flow_quality.measure(trained, stars_of(x, v))
     assert min(quality.pit.values()) > flow_quality.LEVEL / 6
     assert quality.accuracy < 0.5 + 3.5 * quality.accuracy_error
+
+
+def test_moments_leave_out_what_lies_beyond_the_bins():
+    place, v = (
+        np.array([0.0, 0.5, 1.5, 2.0, 7.0, -1.0]),
+        np.array([1.0, 3.0, 5.0, 7.0, 900.0, 900.0]),
+    )
+    mean, _ = flow_plots._moments(place, v, np.ones(6), np.array([0.0, 1.0, 2.0]), "mean")
+    np.testing.assert_allclose(mean, [2.0, 6.0])
 
 
 NOTHING_WRONG = flow_quality.Quality(300, -20.0, 1.0, 0.1, {"x": 0.5}, {"x": 0.02}, 0.5, 0.03)

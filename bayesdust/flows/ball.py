@@ -79,7 +79,7 @@ def stretch(q: Float[Array, ""]) -> Float[Array, ""]:
     safe = jnp.clip(q, _NEAR, None)
     ln_beyond = jnp.log(-jnp.expm1(1.5 * jnp.log(safe)))
     s = 0.35 + 1.414 * jnp.sqrt(-ln_beyond) + 0.0041 * ln_beyond  # within 0.05 of the root
-    for _ in range(4 if q.dtype == jnp.float64 else 2):
+    for _ in range(4 if q.dtype == jnp.float64 else 3):
         beyond, slope = _survival(s)
         s = s + (jnp.log(beyond) - ln_beyond) * beyond / slope
     return jnp.where(q < _NEAR, _evaluate(_G, jnp.minimum(q, _NEAR)), s / jnp.sqrt(safe))
