@@ -474,7 +474,9 @@ def test_the_command_and_what_it_leaves(monkeypatch, capsys, tmp_path):
     assert record["flows"]["members"] == 2
     assert record["stars"] == 400
     assert member(flows, 1).log_prob(jnp.float32(x[0]), jnp.float32(v[0])).shape == ()
+    assert record["weights"] == "none"
     assert "<script" not in (out / "quality.html").read_text()
+    assert "member 0 of 2" in (out / "quality.html").read_text()
     code, said = command(monkeypatch, capsys, *asked)
     assert code == 2
     assert "finished run" in said
