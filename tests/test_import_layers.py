@@ -1,6 +1,9 @@
 """The floors of the house: imports go down or sideways, never up and never in a circle."""
 
 import ast
+import re
+import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -140,6 +143,17 @@ def find_faults(sources: dict[str, str]) -> list[str]:
     except CycleError as error:
         faults.append("a circle of imports: " + " <- ".join(error.args[1]))
     return faults
+
+
+def test_every_import_is_declared():
+    """A package that only comes along with another may stop doing so."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    comes_along = {"arviz_stats"}  # a part of arviz
+    sources = read_sources()
+    used = {t.split(".")[0] for s in sources.values() for t, *_ in find_imports(s, set(sources))}
+    known = declared | comes_along | sys.stdlib_module_names | {"bayesdust"}
+    assert not used - known
 
 
 def test_the_package_keeps_its_floors():
