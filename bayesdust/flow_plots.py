@@ -111,9 +111,10 @@ def _moments(
     place, v, weights = place[inside], v[inside], weights[inside]
     bins = np.clip(np.searchsorted(edges, place) - 1, 0, len(edges) - 2)
     total = np.bincount(bins, weights, len(edges) - 1)
-    count = total**2 / np.bincount(bins, weights**2, len(edges) - 1)
-    mean = np.bincount(bins, weights * v, len(edges) - 1) / total
-    sd = np.sqrt(np.bincount(bins, weights * (v - mean[bins]) ** 2, len(edges) - 1) / total)
+    with np.errstate(invalid="ignore"):  # an empty bin has no moments: NaN, which is not drawn
+        count = total**2 / np.bincount(bins, weights**2, len(edges) - 1)
+        mean = np.bincount(bins, weights * v, len(edges) - 1) / total
+        sd = np.sqrt(np.bincount(bins, weights * (v - mean[bins]) ** 2, len(edges) - 1) / total)
     return (mean, sd / np.sqrt(count)) if moment == "mean" else (sd, sd / np.sqrt(2 * count))
 
 

@@ -244,6 +244,12 @@ def test_saved_flows_are_those_that_were_trained(architecture, trained, tmp_path
         store.load(tmp_path)
 
 
+def test_the_record_is_json_where_a_training_went_astray():
+    lost = {"losses": [1.0, np.nan], "quality": {"gain": -np.inf, "stars": 3}, "place": (1.0, "x")}
+    known = {"losses": [1.0, None], "quality": {"gain": None, "stars": 3}, "place": [1.0, "x"]}
+    assert train_run._plain(lost) == known
+
+
 def test_one_step_is_a_training(architecture):
     """As short as it is, it ends without an error."""
     x, v = survey(120)
@@ -328,6 +334,8 @@ def test_moments_leave_out_what_lies_beyond_the_bins():
     )
     mean, _ = flow_plots._moments(place, v, np.ones(6), np.array([0.0, 1.0, 2.0]), "mean")
     np.testing.assert_allclose(mean, [2.0, 6.0])
+    mean, _ = flow_plots._moments(place, v, np.ones(6), np.array([0.0, 1.0, 1.2, 2.0]), "mean")
+    np.testing.assert_allclose(mean, [2.0, np.nan, 6.0])  # nothing in the second
 
 
 NOTHING_WRONG = flow_quality.Quality(300, -20.0, 1.0, 0.1, {"x": 0.5}, {"x": 0.02}, 0.5, 0.03)
