@@ -8,7 +8,9 @@ so that x(1) = x(0) exp(D) with D = int g dt a function of s = |x(0)|^2 alone. D
 x: nothing is singular at the centre, and the divergence is one-dimensional, for the map's Jacobian is
 exp(3 D) (1 + dD/d ln r). Classical Runge-Kutta with a fixed number of steps makes the map; its own
 derivative, not an integral of the divergence, gives the Jacobian, so that the log-density is exact for
-the map that is used, however coarse the steps.
+the map that is used, however coarse the steps, as long as that map is one to one. True orbits never cross,
+but steps too coarse for a violent field (of order ten) fold space: log-det and inverse are then NaN in
+some places, the inverse is wrong in more, and more steps mend both.
 
 Points are (3,), in units in which the base is a standard normal; `SphericalScale` brings kpc in. The
 classes are flowjax bijections, and what is made of them flowjax distributions.
@@ -36,8 +38,9 @@ Field = Callable[..., Array]
 class NetworkField(eqx.Module):
     """g(s, t) of a perceptron with features ln(1 + s), t and perhaps ln(1 + |condition|^2).
 
-    Smooth in s = r^2, so the density is flat at the centre; in ln r it may grow without bound, so a
-    normal base becomes a power law.
+    Smooth in s = r^2, so the density is flat at the centre. Far out g is linear in ln r, so r becomes a
+    power of r, and the normal base a stretched exponential, ln n ~ -r^q with q > 0: over the radii
+    of the stars it may look like a power law, but its slope steepens for ever.
     """
 
     network: eqx.nn.MLP
@@ -57,7 +60,8 @@ class NetworkField(eqx.Module):
 class CoredField(eqx.Module):
     """The field of Lim+2025's cored model, dx/dt = r_hat tanh(r/r_0) f: `field` times tanh(r/r_0)/(r/r_0).
 
-    Far outside r_0 points move by steps and not by factors, so that the tail stays that of a normal law.
+    Far outside r_0 points move by steps r_0 g, which grow like ln r at most, and not by factors, so that
+    the tail stays that of a normal law, ln n ~ -r^2/2.
     """
 
     field: Field
@@ -71,8 +75,10 @@ class CoredField(eqx.Module):
 class RampField(eqx.Module):
     """g(s) = a_0 + sum_k a_k w softplus((L - L_k)/w), L = ln(1 + s/eps^2): linear in its weights a.
 
-    A network with one hidden layer whose units stay where they are: the posterior of its few weights has
-    one mode. `knots` L_k = k w start at the centre; ln r - ln eps = L/2 far out.
+    A network with one hidden layer whose units stay where they are, so they cannot change places, which
+    gives a free network's posterior its many equal modes. Knots L_k = k w, k = 0, 1..., start at the centre;
+    far out L/2 = ln(r/eps) and g = const + 2 ln r sum_k a_k, so ln n ~ -r^q with q = 2 exp(-2 sum_k a_k),
+    or with `invert` q = 2 exp(2 sum_k a_k): a stretched exponential and never a power law.
     """
 
     weights: Float[Array, " k"]
