@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesdust.anisotropy import Constant, OsipkovMerritt
+from bayesdust.anisotropy import Constant, Isotropic, OsipkovMerritt
 from bayesdust.flows.spherical import (
     STEPS,
     CoredField,
@@ -165,6 +165,38 @@ def test_the_power_alone():
     y, log_det = bijection.transform_and_log_det(z)
     assert float(y[2]) == pytest.approx(1.7**1.5)
     assert float(log_det) == pytest.approx(np.log(1.5) + 1.5 * np.log(1.7))
+
+
+def test_the_density_at_the_centre():
+    """A cusp of slope 0 is a core, there and in its gradients; a steeper one is infinite, a hole empty."""
+    centre = jnp.zeros(3)
+    core = flow("network", None)
+    flat = flow("network", 0.0)
+    assert float(flat.log_prob(centre)) == pytest.approx(float(core.log_prob(centre)), rel=1e-12)
+    np.testing.assert_array_equal(flat.bijection.transform(centre), centre)
+    assert np.isfinite(jax.grad(flat.log_prob)(centre)).all()
+    of_weights = eqx.filter_grad(lambda d: d.log_prob(centre))
+    leaves = jax.tree.leaves(eqx.filter(of_weights(flat), eqx.is_inexact_array))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert flow("network", 1.0).log_prob(centre) == jnp.inf
+    assert flow("network", -0.5).log_prob(centre) == -jnp.inf
+
+
+def test_velocities_at_the_centre():
+    """The limit from near by where orbits become isotropic; no law where they do not."""
+    field, v, centre = (
+        NetworkField(KEY, conditional=True),
+        jnp.array([3.0, -5.0, 9.0]),
+        jnp.zeros(3),
+    )
+    near = jnp.array([1e-7, 0.0, 0.0])
+    for anisotropy in (Isotropic(), Constant(0.0), OsipkovMerritt(0.3)):
+        p = velocity_flow(field, anisotropy, 8.0)
+        assert float(p.log_prob(v, centre)) == pytest.approx(float(p.log_prob(v, near)), rel=1e-9)
+        assert np.isfinite(jax.grad(p.log_prob)(v, centre)).all()
+    isotropic = velocity_flow(field, Isotropic(), 8.0)
+    assert np.isfinite(jax.grad(isotropic.log_prob, argnums=1)(v, centre)).all()
+    assert velocity_flow(field, Constant(0.3), 8.0).log_prob(v, centre) == -jnp.inf
 
 
 @pytest.mark.parametrize(

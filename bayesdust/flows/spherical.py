@@ -164,7 +164,10 @@ class RadialFlow(AbstractBijection):
 
 
 class RadialPower(AbstractBijection):
-    """x -> x |x|^c: a density flat at the centre becomes a cusp of slope 3 c/(1 + c); c > -1."""
+    """x -> x |x|^c: a density flat at the centre becomes a cusp of slope 3 c/(1 + c); c > -1.
+
+    At the centre itself ln|det| is that of the limit: finite for c = 0, infinite for a cusp.
+    """
 
     c: Real
     shape: ClassVar[tuple[int, ...]] = (3,)
@@ -174,14 +177,21 @@ class RadialPower(AbstractBijection):
         self, x: Array, condition: Array | None = None
     ) -> tuple[Array, Array]:
         """Outwards for |x| > 1."""
-        ln_r = 0.5 * jnp.log(x @ x)
-        return x * jnp.exp(self.c * ln_r), 3 * self.c * ln_r + jnp.log1p(self.c)
+        return _raised(x, jnp.asarray(self.c, dtype=x.dtype))
 
     def inverse_and_log_det(self, y: Array, condition: Array | None = None) -> tuple[Array, Array]:
         """x |x|^(-c/(1 + c))."""
-        k = self.c / (1 + self.c)
-        ln_r = 0.5 * jnp.log(y @ y)
-        return y * jnp.exp(-k * ln_r), -3 * k * ln_r - jnp.log1p(self.c)
+        return _raised(y, jnp.asarray(-self.c / (1 + self.c), dtype=y.dtype))
+
+
+def _raised(x: Float[Array, "3"], c: Array) -> tuple[Array, Array]:
+    """x |x|^c and ln|det| = 3 c ln|x| + ln(1 + c), whose limit at the centre is -inf, 0 or inf."""
+    s = x @ x
+    centre = s == 0
+    ln_r = 0.5 * jnp.log(jnp.where(centre, 1.0, s))  # no log of 0: its gradient would be NaN
+    log_det = 3 * c * ln_r + jnp.log1p(c)
+    infinite = jnp.where(c > 0, -jnp.inf, jnp.inf)
+    return x * jnp.exp(c * ln_r), jnp.where(centre & (c != 0), infinite, log_det)
 
 
 class SphericalScale(AbstractBijection):
@@ -205,7 +215,8 @@ class SphericalScale(AbstractBijection):
 class Orbits(AbstractBijection):
     """Velocity at a position, the condition: the tangential components times sqrt(1 - beta_ani(r)).
 
-    An isotropic velocity becomes one with sigma_t^2 = (1 - beta_ani) sigma_r^2.
+    An isotropic velocity becomes one with sigma_t^2 = (1 - beta_ani) sigma_r^2. At the centre no direction
+    is radial, so velocities have a law there only if beta_ani(0) = 0: else they are NaN, the density 0.
     """
 
     anisotropy: Anisotropy
@@ -225,10 +236,14 @@ class Orbits(AbstractBijection):
     def _scaled(self, v: Array, place: Array | None, power: float) -> tuple[Array, Array]:
         assert place is not None
         r2 = place @ place
-        beta = self.anisotropy.beta(jnp.sqrt(r2)).astype(v.dtype)
+        centre = r2 == 0
+        r2 = jnp.where(centre, 1.0, r2)  # no 0/0, in the gradient neither
+        r = jnp.where(centre, 0.0, jnp.sqrt(r2))
+        beta = self.anisotropy.beta(r).astype(v.dtype)
         ln_tangential = power * jnp.log1p(-beta)
         radial = place * (place @ v) / r2
-        return radial + jnp.exp(ln_tangential) * (v - radial), 2 * ln_tangential
+        moved = radial + jnp.exp(ln_tangential) * (v - radial)
+        return jnp.where(centre & (beta != 0), jnp.nan, moved), 2 * ln_tangential
 
 
 def spherical_flow(
@@ -242,7 +257,8 @@ def spherical_flow(
     """n(x) [1/kpc3], one star in all: cored, or with a cusp of slope `gamma` < 3 (c = gamma/(3 - gamma)).
 
     `field` moves a standard normal to the stars, which makes draws cheap, or with `invert` the stars to
-    a standard normal, which makes densities cheap; `scale` [kpc] is the unit of length.
+    a standard normal, which makes densities cheap; `scale` [kpc] is the unit of length. At x = 0 the
+    density of a cusp is infinite; `gamma` = 0 is the cored one.
     """
     flow = RadialFlow(field, steps)
     chain: list[AbstractBijection] = [Invert(flow) if invert else flow]
