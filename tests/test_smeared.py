@@ -54,7 +54,11 @@ def test_the_value_for_normal_laws(normal, columns):
 
 
 def test_errors_are_counted_once(normal):
-    """sigma that makes the loss least is the true one; with errors in both places it is biased low."""
+    """sigma that makes the loss least is the true one.
+
+    With the noise of the data twice in them and once in the kernel it is too high; an error twice in the
+    kernel and once in the data would make it too low.
+    """
     data, error = stars(4000, error=6.0), 6.0
     factors = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
 
