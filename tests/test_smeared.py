@@ -119,14 +119,36 @@ def test_the_mass_of_a_normal_galaxy(normal):
     np.testing.assert_allclose(radial.enclosed_mass(r), less, rtol=1e-4, atol=1e3)
 
 
-@pytest.mark.parametrize(
-    ("data", "training", "message"),
-    [
-        (np.zeros((10, 3)), None, "at least 20 stars"),
-        (np.full((30, 3), np.nan), None, "all of them finite"),
-        (np.ones((30, 3)), Training(generated=1000), "multiple of 512"),
-    ],
-)
-def test_what_cannot_be_trained(data, training, message):
+BAD = {  # what is wrong: (stars, options, the message)
+    "few": (np.ones((10, 3)), {}, "at least 20 stars"),
+    "nan": (np.full((30, 3), np.nan), {}, "all of them finite"),
+    "columns": (np.ones((30, 4)), {}, "rows of"),
+    "no velocities": (np.eye(30, 3) * [1, 1, 0], {}, "differ"),
+    "errors nan": (np.ones((30, 3)), {"errors": np.full(30, np.nan)}, "not negative"),
+    "errors negative": (np.ones((30, 3)), {"errors": np.full(30, -1.0)}, "not negative"),
+    "errors too few": (np.ones((30, 3)), {"errors": np.ones(29)}, "one velocity error"),
+    "p negative": (np.ones((30, 3)), {"p_member": np.full(30, -0.1)}, "between 0 and 1"),
+    "p nan": (np.ones((30, 3)), {"p_member": np.full(30, np.nan)}, "between 0 and 1"),
+    "p zero": (np.ones((30, 3)), {"p_member": np.zeros(30)}, "0 for every star"),
+    "beta": (np.ones((30, 3)), {"anisotropy": Constant(1.2)}, "below 1"),
+    "gamma": (np.ones((30, 3)), {"gamma": 3.0}, "below 3"),
+    "gamma nan": (np.ones((30, 3)), {"gamma": np.nan}, "below 3"),
+    "members": (np.ones((30, 3)), {"members": 0}, "at least 1"),
+    "tiles": (np.ones((30, 3)), {"training": Training(generated=1000)}, "multiple of 512"),
+    "generated": (np.ones((30, 3)), {"training": Training(generated=0)}, "at least 1"),
+    "kernel": (np.ones((30, 3)), {"training": Training(h=(0.1, 0.0))}, "positive"),
+}
+
+
+@pytest.mark.parametrize(("data", "options", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_trained(data, options, message):
+    arguments = {"anisotropy": Isotropic(), **options}
     with pytest.raises(BayesdustError, match=message):
-        train(data, anisotropy=Isotropic(), training=training)
+        train(data, **arguments)
+
+
+def test_a_training_that_fails_says_so():
+    """Steps so long that the weights overflow."""
+    wild = Training(num_steps=1, generated=64, learning_rate=1e38)
+    with pytest.raises(BayesdustError, match="not finite"):
+        train(np.asarray(stars(30)), anisotropy=Isotropic(), training=wild)

@@ -13,6 +13,7 @@ loss and not a likelihood: uncertainties come from Bayesian-bootstrap members, t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -196,61 +197,123 @@ def train(
 ) -> tuple[Galaxy6D, Float[np.ndarray, "member step"]]:
     """An ensemble of galaxies (a leading member axis on every weight) and their losses.
 
-    `stars` (n, 2) are (x, y) [kpc], or (n, 3) with v_los [km/s] about the systemic velocity; member 0 has
-    the weights `p_member` (or equal ones), the others those times Bayesian-bootstrap (exponential) ones.
+    `stars` (n, 2) are (x, y) [kpc], or (n, 3) with v_los [km/s] about the systemic velocity, with `errors`
+    [km/s]; member 0 has the weights `p_member` (or equal ones), the others those times Bayesian-bootstrap
+    (exponential) ones.
 
-    Raises BayesdustError for stars that are not finite or fewer than 20, and for a number of generated
-    stars that tiles of 512 do not divide.
+    Raises BayesdustError for what cannot be trained on: too few stars, values that are not finite or
+    outside their range, beta_ani of one or more; and for losses that end not finite.
     """
     training = training or Training()
     stars = np.asarray(stars, dtype=float)
-    if len(stars) < 20 or not np.isfinite(stars).all():
-        raise BayesdustError("A spherical flow needs at least 20 stars, all of them finite.")
-    if training.generated % min(_TILE, training.generated):
-        raise BayesdustError(f"The number of generated stars must be a multiple of {_TILE}.")
     p = np.ones(len(stars)) if p_member is None else np.asarray(p_member, dtype=float)
     errors = np.zeros(len(stars)) if errors is None else np.asarray(errors, dtype=float)
-    length = float(np.sqrt(np.average(np.sum(stars[:, :2] ** 2, axis=1), weights=p) / 2))
-    speed = float(np.sqrt(np.average(stars[:, 2] ** 2, weights=p))) if stars.shape[1] > 2 else 1.0
+    _check_stars(stars, errors, p)
+    _check_model(anisotropy, gamma, np.hypot(stars[:, 0], stars[:, 1]))
+    _check_training(training, members)
+    length, speed = _units(stars, p)
     key = jax.random.key(training.seed)
-    bootstrap = np.array(jax.random.exponential(jax.random.fold_in(key, 1), (members, len(p))))
-    bootstrap[0] = 1.0
-    weights = p * bootstrap / np.sum(p * bootstrap, axis=1, keepdims=True)
+    weights = _bootstrapped(jax.random.fold_in(key, 1), p, members)
+    data, spread = (jnp.asarray(a, jnp.float32) for a in (stars, errors))
 
     def begin(key: Array) -> Galaxy6D:
         return Galaxy6D.untrained(key, length, speed, anisotropy, gamma)
 
     galaxies = eqx.filter_vmap(begin)(jax.random.split(jax.random.fold_in(key, 2), members))
-    chunks = -(-training.num_steps // CHUNK)
-    rate = optax.cosine_decay_schedule(training.learning_rate, chunks * CHUNK)
-    optimizer = optax.apply_if_finite(
-        optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=CHUNK
-    )
-    trained = eqx.tree_at(lambda g: g.anisotropy, galaxies, replace=None)
-    parameters, static = eqx.partition(_cast(trained, jnp.float32), eqx.is_inexact_array)
+    parameters, static = _trainable(galaxies)
     root = jax.random.fold_in(key, 3)
-    data, spread, weights = (jnp.asarray(a, jnp.float32) for a in (stars, errors, weights))
 
-    def step(state: Any, number: Array, weights: Array) -> tuple[Any, Array]:
-        parameters, memory = state
+    def loss(parameters: Any, weights: Array, number: Array) -> Array:
+        galaxy = _with_anisotropy(eqx.combine(parameters, static), anisotropy)
+        key = jax.random.fold_in(root, number)  # the same draws for every member
+        return smeared_entropy(galaxy, key, data, spread, weights, training)
 
-        def loss(parameters: Any) -> Array:
-            galaxy = eqx.combine(parameters, static)
-            galaxy = eqx.tree_at(
-                lambda g: g.anisotropy, galaxy, anisotropy, is_leaf=lambda x: x is None
-            )
-            key = jax.random.fold_in(root, number)  # the same draws for every member
-            return smeared_entropy(galaxy, key, data, spread, weights, training)
+    parameters, losses = _descend(loss, parameters, weights, training, on_progress)
+    galaxies = _cast(eqx.combine(parameters, static), jnp.float64)
+    return _with_anisotropy(galaxies, anisotropy), losses
 
-        value, slope = jax.value_and_grad(loss)(parameters)
-        change, memory = optimizer.update(slope, memory, parameters)
-        return (optax.apply_updates(parameters, change), memory), value
+
+def _check_stars(stars: np.ndarray, errors: np.ndarray, p: np.ndarray) -> None:
+    """Raise BayesdustError for stars that no flow can be trained on."""
+    if stars.ndim != 2 or stars.shape[1] not in (2, 3):
+        raise BayesdustError("Stars must be rows of (x, y) or (x, y, v_los).")
+    if len(stars) < 20 or not np.isfinite(stars).all():
+        raise BayesdustError("A spherical flow needs at least 20 stars, all of them finite.")
+    if errors.shape != p.shape or p.shape != (len(stars),):
+        raise BayesdustError("Every star must have one velocity error and one p_member.")
+    if not (np.isfinite(errors) & (errors >= 0)).all():
+        raise BayesdustError("Velocity errors must be finite and not negative.")
+    if not ((p >= 0) & (p <= 1)).all() or not p.any():
+        raise BayesdustError("p_member must lie between 0 and 1 and not be 0 for every star.")
+
+
+def _check_model(anisotropy: Anisotropy, gamma: float | None, R: np.ndarray) -> None:
+    """Raise BayesdustError for a cusp or an anisotropy that no galaxy has; `R` [kpc] of the stars."""
+    if gamma is not None and not (np.isfinite(gamma) and gamma < 3):
+        raise BayesdustError(f"gamma is {gamma}: the slope of a cusp must be finite and below 3.")
+    if not (np.asarray(anisotropy.beta(R)) < 1).all():  # NaN is not below 1 either
+        raise BayesdustError("The anisotropy beta_ani must be below 1 at the radius of every star.")
+
+
+def _check_training(training: Training, members: int) -> None:
+    """Raise BayesdustError for settings that train nothing."""
+    if min(members, training.num_steps, training.generated, training.noises) < 1:
+        raise BayesdustError("members, num_steps, generated and noises must be at least 1.")
+    if training.generated % min(_TILE, training.generated):
+        raise BayesdustError(f"The number of generated stars must be a multiple of {_TILE}.")
+    if not all(0 < value < np.inf for value in (*training.h, training.learning_rate)):
+        raise BayesdustError("The kernel's widths h and the learning rate must be positive.")
+
+
+def _units(stars: Float[np.ndarray, "n d"], p: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """rms size along one axis [kpc] and rms velocity [km/s] (1 without velocities), of a galaxy's start.
+
+    Raises BayesdustError where one of them is 0.
+    """
+    length = float(np.sqrt(np.average(np.sum(stars[:, :2] ** 2, axis=1), weights=p) / 2))
+    speed = float(np.sqrt(np.average(stars[:, 2] ** 2, weights=p))) if stars.shape[1] > 2 else 1.0
+    if not (length > 0 and speed > 0):
+        raise BayesdustError("Stars must differ in position, and in velocity where they have one.")
+    return length, speed
+
+
+def _bootstrapped(key: Array, p: Float[np.ndarray, " n"], members: int) -> Float[Array, "member n"]:
+    """Weights that sum to 1: `p` for member 0, and times exponential variates for the others."""
+    bootstrap = np.array(jax.random.exponential(key, (members, len(p))))
+    bootstrap[0] = 1.0
+    return jnp.asarray(p * bootstrap / np.sum(p * bootstrap, axis=1, keepdims=True), jnp.float32)
+
+
+def _trainable(galaxies: Galaxy6D) -> tuple[Galaxy6D, Galaxy6D]:
+    """The weights in single precision, and the rest; the anisotropy, which is given, is in neither."""
+    without = eqx.tree_at(lambda g: g.anisotropy, galaxies, replace=None)
+    return eqx.partition(_cast(without, jnp.float32), eqx.is_inexact_array)
+
+
+def _with_anisotropy(galaxy: Galaxy6D, anisotropy: Anisotropy) -> Galaxy6D:
+    """Put back what `_trainable` left out."""
+    return eqx.tree_at(lambda g: g.anisotropy, galaxy, anisotropy, is_leaf=lambda x: x is None)
+
+
+def _descend(
+    loss: Callable[[Any, Any, Array], Array],
+    parameters: Any,
+    weights: Any,
+    training: Training,
+    on_progress: Callable[[int, int, str], None],
+) -> tuple[Any, Float[np.ndarray, "member step"]]:
+    """Adam on `loss`(parameters, weights, number of the step), all members at once.
+
+    Raises BayesdustError if a member's last loss is not finite.
+    """
+    chunks = -(-training.num_steps // CHUNK)
+    optimizer = _optimizer(training, chunks * CHUNK)
 
     @jax.jit
     def chunk(state: Any, first: Array) -> tuple[Any, Array]:
-        def one(state: Any, weights: Array) -> tuple[Any, Array]:
-            steps = first + jnp.arange(CHUNK)
-            return jax.lax.scan(lambda s, i: step(s, i, weights), state, steps)
+        def one(state: Any, weights: Any) -> tuple[Any, Array]:
+            step = partial(_step, loss, optimizer, weights)
+            return jax.lax.scan(step, state, first + jnp.arange(CHUNK))
 
         return jax.vmap(one)(state, weights)
 
@@ -260,11 +323,32 @@ def train(
         state, values = chunk(state, jnp.asarray(done * CHUNK))
         losses.append(np.asarray(values))
         on_progress((done + 1) * CHUNK, chunks * CHUNK, "training")
-    galaxies = _cast(eqx.combine(state[0], static), jnp.float64)
-    galaxies = eqx.tree_at(
-        lambda g: g.anisotropy, galaxies, anisotropy, is_leaf=lambda x: x is None
-    )
-    return galaxies, np.concatenate(losses, axis=1)
+    if not np.isfinite(losses[-1][:, -1]).all():
+        raise BayesdustError(
+            "The training ended with a loss that is not finite; a smaller learning_rate may help."
+        )
+    return state[0], np.concatenate(losses, axis=1)
+
+
+def _optimizer(training: Training, steps: int) -> optax.GradientTransformation:
+    """Adam with a falling rate; steps that are not finite are left out."""
+    adam = optax.adam(optax.cosine_decay_schedule(training.learning_rate, steps))
+    clipped = optax.chain(optax.clip_by_global_norm(5.0), adam)
+    return optax.apply_if_finite(clipped, max_consecutive_errors=CHUNK)
+
+
+def _step(
+    loss: Callable[[Any, Any, Array], Array],
+    optimizer: optax.GradientTransformation,
+    weights: Any,
+    state: tuple[Any, Any],
+    number: Array,
+) -> tuple[tuple[Any, Any], Array]:
+    """One member's parameters and the optimizer's memory after one more step, and the loss before it."""
+    parameters, memory = state
+    value, slope = jax.value_and_grad(loss)(parameters, weights, number)
+    change, memory = optimizer.update(slope, memory, parameters)
+    return (optax.apply_updates(parameters, change), memory), value
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
