@@ -9,12 +9,16 @@ h, and K_a is K_h convolved with the velocity error of star a, which w_a carries
 smeared alike, so smearing costs information and brings no bias; the finite N_G does (the logarithm of a
 noisy mean is too small on average), which is why N_G is large and new at every step. It is a training
 loss and not a likelihood: uncertainties come from Bayesian-bootstrap members, trained side by side.
+
+Velocities are measured where fibres were put, which biases n. With photometric positions as well, n is
+trained on these, and p(v | x) on the conditional entropy of v_los given (x, y), in which a selection by
+position cancels, but for what changes within a kernel's width.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -154,18 +158,23 @@ def smeared_entropy(
     errors: Float[Array, " n"],
     weights: Float[Array, " n"],
     training: Training,
+    columns: int | None = None,
 ) -> Float[Array, ""]:
-    """The loss. `stars` are (x, y) or (x, y, v_los) [kpc, km/s], `errors` of v_los; `weights` sum to 1."""
+    """The loss. `stars` are (x, y) or (x, y, v_los) [kpc, km/s], `errors` of v_los; `weights` sum to 1.
+
+    With `columns` = 2 only (x, y) are compared, of the same draws as with all three.
+    """
     one, two = jax.random.split(key)
-    columns = stars.shape[1]
+    columns = columns or stars.shape[1]
     h = jnp.array(
         [training.h[0] * galaxy.length] * 2 + [training.h[1] * galaxy.speed], stars.dtype
     )[:columns]
     x, v = galaxy.stars(one, training.generated)
     seen = jnp.concatenate([x[:, :2], v[:, 2:]], axis=1)[:, :columns]
+    noise = jax.random.normal(two, (training.noises, *stars.shape), stars.dtype)[..., :columns] * h
+    stars = stars[:, :columns]
     if training.compress:
         seen, stars = compressed(seen, galaxy.length), compressed(stars, galaxy.length)
-    noise = jax.random.normal(two, (training.noises, *stars.shape), stars.dtype) * h
     width = jnp.broadcast_to(h, stars.shape)
     if columns == 3:
         width = width.at[:, 2].set(jnp.sqrt(h[2] ** 2 + errors**2))
@@ -184,6 +193,45 @@ def smeared_entropy(
     return -jnp.sum(weights * (jnp.mean(total, axis=0) - ln_norm)) + jnp.log(training.generated)
 
 
+def conditional_entropy(
+    galaxy: Galaxy6D,
+    key: Array,
+    stars: Float[Array, "n 3"],
+    errors: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    training: Training,
+) -> Float[Array, ""]:
+    """Of v_los given (x, y): the entropy of (x, y, v_los) less that of (x, y), with the same draws.
+
+    n is held fixed, so that only the velocity flow learns from stars that were chosen by position.
+    """
+    hold = lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a  # noqa: E731
+    held = eqx.tree_at(lambda g: g.position, galaxy, replace_fn=lambda f: jax.tree.map(hold, f))
+    joint = smeared_entropy(held, key, stars, errors, weights, training)
+    return joint - smeared_entropy(held, key, stars, errors, weights, training, columns=2)
+
+
+class _Data(NamedTuple):
+    """What is trained on, in single precision."""
+
+    stars: Float[Array, "n d"]
+    errors: Float[Array, " n"]
+    positions: Float[Array, "m 2"] | None
+
+
+def _loss(
+    galaxy: Galaxy6D, key: Array, data: _Data, weights: tuple[Array, ...], training: Training
+) -> Float[Array, ""]:
+    """The joint entropy, or that of `positions` and the conditional one; `weights` of stars, positions."""
+    stars = (data.stars, data.errors, weights[0])
+    if data.positions is None:
+        return smeared_entropy(galaxy, key, *stars, training)
+    one, two = jax.random.split(key)
+    places = (data.positions, jnp.zeros_like(weights[1]), weights[1])
+    of_places = smeared_entropy(galaxy, one, *places, training)
+    return of_places + conditional_entropy(galaxy, two, *stars, training)
+
+
 def train(
     stars: Float[np.ndarray, "n d"],
     errors: Float[np.ndarray, " n"] | None = None,
@@ -193,13 +241,15 @@ def train(
     members: int = 1,
     training: Training | None = None,
     p_member: Float[np.ndarray, " n"] | None = None,
+    positions: Float[np.ndarray, "m 2"] | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
 ) -> tuple[Galaxy6D, Float[np.ndarray, "member step"]]:
     """An ensemble of galaxies (a leading member axis on every weight) and their losses.
 
     `stars` (n, 2) are (x, y) [kpc], or (n, 3) with v_los [km/s] about the systemic velocity, with `errors`
     [km/s]; member 0 has the weights `p_member` (or equal ones), the others those times Bayesian-bootstrap
-    (exponential) ones.
+    (exponential) ones. With photometric `positions` (m, 2) [kpc] n is trained on them alone, all of equal
+    weight before the bootstrap, and `stars` (n, 3), chosen by position, teach p(v | x) alone.
 
     Raises BayesdustError for what cannot be trained on: too few stars, values that are not finite or
     outside their range, beta_ani of one or more; and for losses that end not finite.
@@ -211,10 +261,16 @@ def train(
     _check_stars(stars, errors, p)
     _check_model(anisotropy, gamma, np.hypot(stars[:, 0], stars[:, 1]))
     _check_training(training, members)
-    length, speed = _units(stars, p)
+    if positions is not None:
+        positions = np.asarray(positions, dtype=float)
+        _check_positions(positions, stars)
+    length, speed = _units(stars, p, positions)
+    data = _Data(*(None if a is None else _single(a) for a in (stars, errors, positions)))
     key = jax.random.key(training.seed)
-    weights = _bootstrapped(jax.random.fold_in(key, 1), p, members)
-    data, spread = (jnp.asarray(a, jnp.float32) for a in (stars, errors))
+    weights: tuple[Array, ...] = (_bootstrapped(jax.random.fold_in(key, 1), p, members),)
+    if positions is not None:
+        equal = np.ones(len(positions))
+        weights += (_bootstrapped(jax.random.fold_in(key, 4), equal, members),)
 
     def begin(key: Array) -> Galaxy6D:
         return Galaxy6D.untrained(key, length, speed, anisotropy, gamma)
@@ -223,10 +279,10 @@ def train(
     parameters, static = _trainable(galaxies)
     root = jax.random.fold_in(key, 3)
 
-    def loss(parameters: Any, weights: Array, number: Array) -> Array:
+    def loss(parameters: Any, weights: tuple[Array, ...], number: Array) -> Array:
         galaxy = _with_anisotropy(eqx.combine(parameters, static), anisotropy)
-        key = jax.random.fold_in(root, number)  # the same draws for every member
-        return smeared_entropy(galaxy, key, data, spread, weights, training)
+        # the same draws for every member
+        return _loss(galaxy, jax.random.fold_in(root, number), data, weights, training)
 
     parameters, losses = _descend(loss, parameters, weights, training, on_progress)
     galaxies = _cast(eqx.combine(parameters, static), jnp.float64)
@@ -247,6 +303,16 @@ def _check_stars(stars: np.ndarray, errors: np.ndarray, p: np.ndarray) -> None:
         raise BayesdustError("p_member must lie between 0 and 1 and not be 0 for every star.")
 
 
+def _check_positions(positions: np.ndarray, stars: np.ndarray) -> None:
+    """Raise BayesdustError for photometric positions that n cannot be trained on."""
+    if positions.ndim != 2 or positions.shape[1] != 2:
+        raise BayesdustError("Positions must be rows of (x, y).")
+    if len(positions) < 20 or not np.isfinite(positions).all():
+        raise BayesdustError("n needs at least 20 positions, all of them finite.")
+    if stars.shape[1] != 3:
+        raise BayesdustError("Stars must be (x, y, v_los) where positions are given beside them.")
+
+
 def _check_model(anisotropy: Anisotropy, gamma: float | None, R: np.ndarray) -> None:
     """Raise BayesdustError for a cusp or an anisotropy that no galaxy has; `R` [kpc] of the stars."""
     if gamma is not None and not (np.isfinite(gamma) and gamma < 3):
@@ -265,12 +331,17 @@ def _check_training(training: Training, members: int) -> None:
         raise BayesdustError("The kernel's widths h and the learning rate must be positive.")
 
 
-def _units(stars: Float[np.ndarray, "n d"], p: Float[np.ndarray, " n"]) -> tuple[float, float]:
+def _units(
+    stars: Float[np.ndarray, "n d"],
+    p: Float[np.ndarray, " n"],
+    positions: Float[np.ndarray, "m 2"] | None,
+) -> tuple[float, float]:
     """rms size along one axis [kpc] and rms velocity [km/s] (1 without velocities), of a galaxy's start.
 
     Raises BayesdustError where one of them is 0.
     """
-    length = float(np.sqrt(np.average(np.sum(stars[:, :2] ** 2, axis=1), weights=p) / 2))
+    places, weights = (stars[:, :2], p) if positions is None else (positions, None)
+    length = float(np.sqrt(np.average(np.sum(places**2, axis=1), weights=weights) / 2))
     speed = float(np.sqrt(np.average(stars[:, 2] ** 2, weights=p))) if stars.shape[1] > 2 else 1.0
     if not (length > 0 and speed > 0):
         raise BayesdustError("Stars must differ in position, and in velocity where they have one.")
@@ -281,7 +352,7 @@ def _bootstrapped(key: Array, p: Float[np.ndarray, " n"], members: int) -> Float
     """Weights that sum to 1: `p` for member 0, and times exponential variates for the others."""
     bootstrap = np.array(jax.random.exponential(key, (members, len(p))))
     bootstrap[0] = 1.0
-    return jnp.asarray(p * bootstrap / np.sum(p * bootstrap, axis=1, keepdims=True), jnp.float32)
+    return _single(p * bootstrap / np.sum(p * bootstrap, axis=1, keepdims=True))
 
 
 def _trainable(galaxies: Galaxy6D) -> tuple[Galaxy6D, Galaxy6D]:
@@ -349,6 +420,10 @@ def _step(
     value, slope = jax.value_and_grad(loss)(parameters, weights, number)
     change, memory = optimizer.update(slope, memory, parameters)
     return (optax.apply_updates(parameters, change), memory), value
+
+
+def _single(a: np.ndarray) -> Array:
+    return jnp.asarray(a, jnp.float32)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
