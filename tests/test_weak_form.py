@@ -23,7 +23,7 @@ def ln_epsilon(x):
 
 @pytest.fixture(scope="module")
 def tests_():
-    return Bumps.inside(CENTRE, 3.9, 200.0, width=1.6, layers=LAYERS)
+    return Bumps.inside(CENTRE, 3.9, -200.0, width=1.6, layers=LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_bumps_lie_inside_the_survey(tests_):
     assert np.linalg.norm(edges - CENTRE, axis=2).max() < 3.9
     assert tests_.number == 9 * len(tests_.centres) > 100
     with pytest.raises(BayesdustError, match="holds no bump"):
-        Bumps.inside(CENTRE, 1.0, 200.0, width=2.0)
+        Bumps.inside(CENTRE, 1.0, -200.0, width=2.0)
 
 
 def test_rates_are_those_along_orbits(tests_, stars):

@@ -43,8 +43,9 @@ class Bumps(eqx.Module):
 
     B = (1 - q)^3, q = |(x - `centres`)/`widths`|^2, within q < 1 and zero outside: twice continuously
     differentiable. h_l are the nine first and second powers of (v_R, v_phi - `v_phi`, v_z)/`v_scale`
-    [km/s]: what the stars do together is taken off, so that it adds no noise. `centres`, `widths`
-    (m, 3) [kpc].
+    [km/s]: what the stars do together is taken off, so that it adds no noise. `v_phi` is positive from x
+    to y, and so about -220 for the Milky Way in axes where the Sun is at negative x. `centres`,
+    `widths` (m, 3) [kpc].
     """
 
     centres: Float[np.ndarray, "m 3"]
