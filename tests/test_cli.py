@@ -404,11 +404,21 @@ def stopped_by(sign: int, folder: Path, phase: str) -> tuple[int, str]:
 
 
 def test_a_run_interrupted_and_killed_gives_the_same_draws(finished, tmp_path):
-    folder = lay_out(tmp_path, SLOW)
-    code, rest = stopped_by(signal.SIGINT, folder, "warm-up")
-    assert code == 130
-    assert rest.endswith("interrupted: repeat the command to go on\n")
-    code, _ = stopped_by(signal.SIGKILL, folder, "sampling")
+    for attempt in (
+        "one",
+        "two",
+        "three",
+    ):  # on a busy machine a run may end before the signal comes
+        (tmp_path / attempt).mkdir()
+        folder = lay_out(tmp_path / attempt, SLOW)
+        code, rest = stopped_by(signal.SIGINT, folder, "warm-up")
+        if code == 3:
+            continue
+        assert code == 130
+        assert rest.endswith("interrupted: repeat the command to go on\n")
+        code, _ = stopped_by(signal.SIGKILL, folder, "sampling")
+        if code != 3:
+            break
     assert code == -signal.SIGKILL
     partial = folder / "out" / ".partial"
     assert 4 <= len(list(partial.glob("*.npz"))) < 8
