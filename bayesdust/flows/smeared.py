@@ -17,7 +17,6 @@ position cancels, but for what changes within a kernel's width.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -31,6 +30,7 @@ from jaxtyping import Float
 from bayesdust.anisotropy import Anisotropy
 from bayesdust.arrays import Array, Real
 from bayesdust.errors import BayesdustError
+from bayesdust.flows.descent import careful_adam, descend
 from bayesdust.flows.spherical import NetworkField, spherical_flow, stretch, velocity_flow
 from bayesdust.units import G
 
@@ -158,21 +158,37 @@ def smeared_entropy(
     errors: Float[Array, " n"],
     weights: Float[Array, " n"],
     training: Training,
-    columns: int | None = None,
 ) -> Float[Array, ""]:
-    """The loss. `stars` are (x, y) or (x, y, v_los) [kpc, km/s], `errors` of v_los; `weights` sum to 1.
+    """The loss. `stars` are (x, y) or (x, y, v_los) [kpc, km/s], `errors` of v_los; `weights` sum to 1."""
+    seen, noise = _draws(galaxy, key, stars, training)
+    return _entropy(galaxy, seen, noise, stars, errors, weights, training)
 
-    With `columns` = 2 only (x, y) are compared, of the same draws as with all three.
-    """
+
+def _draws(
+    galaxy: Galaxy6D, key: Array, stars: Float[Array, "n d"], training: Training
+) -> tuple[Float[Array, "g d"], Float[Array, "k n d"]]:
+    """The flow's own stars, projected, and standard normal noise for each of the data."""
     one, two = jax.random.split(key)
-    columns = columns or stars.shape[1]
+    x, v = galaxy.stars(one, training.generated)
+    seen = jnp.concatenate([x[:, :2], v[:, 2:]], axis=1)[:, : stars.shape[1]]
+    return seen, jax.random.normal(two, (training.noises, *stars.shape), stars.dtype)
+
+
+def _entropy(
+    galaxy: Galaxy6D,
+    seen: Float[Array, "g d"],
+    noise: Float[Array, "k n d"],
+    stars: Float[Array, "n d"],
+    errors: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    training: Training,
+) -> Float[Array, ""]:
+    """The loss of given draws."""
+    columns = stars.shape[1]
     h = jnp.array(
         [training.h[0] * galaxy.length] * 2 + [training.h[1] * galaxy.speed], stars.dtype
     )[:columns]
-    x, v = galaxy.stars(one, training.generated)
-    seen = jnp.concatenate([x[:, :2], v[:, 2:]], axis=1)[:, :columns]
-    noise = jax.random.normal(two, (training.noises, *stars.shape), stars.dtype)[..., :columns] * h
-    stars = stars[:, :columns]
+    noise = noise * h
     if training.compress:
         seen, stars = compressed(seen, galaxy.length), compressed(stars, galaxy.length)
     width = jnp.broadcast_to(h, stars.shape)
@@ -207,8 +223,10 @@ def conditional_entropy(
     """
     hold = lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a  # noqa: E731
     held = eqx.tree_at(lambda g: g.position, galaxy, replace_fn=lambda f: jax.tree.map(hold, f))
-    joint = smeared_entropy(held, key, stars, errors, weights, training)
-    return joint - smeared_entropy(held, key, stars, errors, weights, training, columns=2)
+    seen, noise = _draws(held, key, stars, training)
+    given = (errors, weights, training)
+    joint = _entropy(held, seen, noise, stars, *given)
+    return joint - _entropy(held, seen[:, :2], noise[..., :2], stars[:, :2], *given)
 
 
 class _Data(NamedTuple):
@@ -284,7 +302,7 @@ def train(
         # the same draws for every member
         return _loss(galaxy, jax.random.fold_in(root, number), data, weights, training)
 
-    parameters, losses = _descend(loss, parameters, weights, training, on_progress)
+    parameters, losses = _minimise(loss, parameters, weights, training, on_progress)
     galaxies = _cast(eqx.combine(parameters, static), jnp.float64)
     return _with_anisotropy(galaxies, anisotropy), losses
 
@@ -366,7 +384,7 @@ def _with_anisotropy(galaxy: Galaxy6D, anisotropy: Anisotropy) -> Galaxy6D:
     return eqx.tree_at(lambda g: g.anisotropy, galaxy, anisotropy, is_leaf=lambda x: x is None)
 
 
-def _descend(
+def _minimise(
     loss: Callable[[Any, Any, Array], Array],
     parameters: Any,
     weights: Any,
@@ -378,13 +396,17 @@ def _descend(
     Raises BayesdustError if a member's last loss is not finite.
     """
     chunks = -(-training.num_steps // CHUNK)
-    optimizer = _optimizer(training, chunks * CHUNK)
+    rate = optax.cosine_decay_schedule(training.learning_rate, chunks * CHUNK)
+    optimizer = careful_adam(rate, CHUNK)
 
     @jax.jit
     def chunk(state: Any, first: Array) -> tuple[Any, Array]:
         def one(state: Any, weights: Any) -> tuple[Any, Array]:
-            step = partial(_step, loss, optimizer, weights)
-            return jax.lax.scan(step, state, first + jnp.arange(CHUNK))
+            return jax.lax.scan(
+                lambda state, number: descend(loss, optimizer, state, weights, number),
+                state,
+                first + jnp.arange(CHUNK),
+            )
 
         return jax.vmap(one)(state, weights)
 
@@ -399,27 +421,6 @@ def _descend(
             "The training ended with a loss that is not finite; a smaller learning_rate may help."
         )
     return state[0], np.concatenate(losses, axis=1)
-
-
-def _optimizer(training: Training, steps: int) -> optax.GradientTransformation:
-    """Adam with a falling rate; steps that are not finite are left out."""
-    adam = optax.adam(optax.cosine_decay_schedule(training.learning_rate, steps))
-    clipped = optax.chain(optax.clip_by_global_norm(5.0), adam)
-    return optax.apply_if_finite(clipped, max_consecutive_errors=CHUNK)
-
-
-def _step(
-    loss: Callable[[Any, Any, Array], Array],
-    optimizer: optax.GradientTransformation,
-    weights: Any,
-    state: tuple[Any, Any],
-    number: Array,
-) -> tuple[tuple[Any, Any], Array]:
-    """One member's parameters and the optimizer's memory after one more step, and the loss before it."""
-    parameters, memory = state
-    value, slope = jax.value_and_grad(loss)(parameters, weights, number)
-    change, memory = optimizer.update(slope, memory, parameters)
-    return (optax.apply_updates(parameters, change), memory), value
 
 
 def _single(a: np.ndarray) -> Array:

@@ -12,6 +12,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from jaxtyping import Float
 from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError, ResumableError
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, split
+from bayesdust.flows.descent import careful_adam, descend
 
 FEWEST = 100  # stars
 _WARM = 0.05  # of the steps
@@ -169,9 +171,7 @@ def _optimizer(schedule: Schedule, steps: int) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         0.0, schedule.learning_rate, warm, max(total, warm + 1)
     )
-    return optax.apply_if_finite(
-        optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate)), max_consecutive_errors=steps
-    )
+    return careful_adam(rate, steps)
 
 
 def _loss(static: Any) -> Callable[[Any, _Part], Array]:
@@ -193,15 +193,9 @@ def _epoch(
 ) -> Callable[[Any, _Part, Array], tuple[Any, Array]]:
     """One pass over shuffled stars; returns parameters and memory, and each member's mean loss."""
 
-    def one_step(state: Any, stars: _Part) -> tuple[Any, Array]:
-        parameters, memory = state
-        value, slope = jax.value_and_grad(loss)(parameters, stars)
-        change, memory = optimizer.update(slope, memory, parameters)
-        return (optax.apply_updates(parameters, change), memory), value
-
     @jax.jit
     def epoch(state: Any, stars: _Part, key: Array) -> tuple[Any, Array]:
-        together = jax.vmap(one_step, (0, stars.axes))
+        together = jax.vmap(partial(descend, loss, optimizer), (0, stars.axes))
         shuffled = jax.random.permutation(key, stars.weights.shape[1])[: steps * batch]
         state, values = jax.lax.scan(
             lambda state, rows: together(state, stars.take(rows)),

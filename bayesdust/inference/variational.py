@@ -36,6 +36,7 @@ from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from bayesdust.errors import BayesdustError, ResumableError
+from bayesdust.flows.descent import careful_adam, descend
 from bayesdust.inference.importance import LogDensity, Weighed, resample, weigh
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key, starting_points
 
@@ -205,12 +206,10 @@ def train(log_density: LogDensity, guide: AbstractDistribution, plan: Plan) -> A
     )
     steps = plan.chunks * CHUNK
     rate = optax.cosine_decay_schedule(plan.learning_rate, steps)
-    adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
-    optimizer = optax.apply_if_finite(adam, max_consecutive_errors=CHUNK)
+    optimizer = careful_adam(rate, CHUNK, longest=10.0)
     root = _key(plan, "train")
 
     def step(state: Any, number: Array) -> tuple[Any, None]:
-        parameters, memory = state
         power = jnp.interp(2 * number / steps, jnp.array([0.0, 1.0]), jnp.array(POWERS))
 
         def loss(parameters: Any) -> Float[Array, ""]:
@@ -218,8 +217,7 @@ def train(log_density: LogDensity, guide: AbstractDistribution, plan: Plan) -> A
             key = jax.random.fold_in(root, number)
             return negative_elbo(guide, lambda x: power * log_density(x), key, plan.num_particles)
 
-        change, memory = optimizer.update(jax.grad(loss)(parameters), memory, parameters)
-        return (optax.apply_updates(parameters, change), memory), None
+        return descend(loss, optimizer, state)[0], None
 
     def chunk(state: Any, first: Array) -> Any:
         return jax.lax.scan(step, state, first + jnp.arange(CHUNK))[0]
