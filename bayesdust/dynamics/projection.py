@@ -24,9 +24,7 @@ from bayesdust.potentials.base import SphericalHalo
 from bayesdust.tracers import Tracer
 
 _STEP = 0.14  # in t, at most: p(v | R) to 1e-3, its variance to 1e-4
-_CLOSE = (
-    0.1  # w below which places lie evenly: radial orbits have s near 0 within w = sqrt(1 - beta)
-)
+_CLOSE = 0.1  # w_0: places lie evenly within it, where s of radial orbits is near 0
 _REACH = 20.0  # times the outermost star: beyond it lies 1e-5 of the light there, for nu ~ r^-5
 _ORDER = 6
 
@@ -44,7 +42,7 @@ class LinesOfSight(eqx.Module):
 
     @classmethod
     def build(cls, grid: JeansGrid, step: float = _STEP) -> "LinesOfSight":
-        """For the stars of `grid`; `step` is the largest spacing in w, that of the innermost radius."""
+        """For the stars of `grid`; `step` is the largest spacing in t, that of the innermost radius."""
         ln_r, R = np.log(grid.r), grid.radii.R[:, None]
         end = min(grid.r[-1], _REACH * R.max())
         length = np.arcsinh(np.arccosh(np.maximum(end / R, 2.0)) / _CLOSE)

@@ -32,6 +32,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError
+from bayesdust.flows.frames import CylindricalVelocity
 
 CHUNK = 2000  # stars at once
 #: a function of one place x (3,), for each of p basis functions a vector (p, 3)
@@ -91,24 +92,19 @@ class Bumps(eqx.Module):
         """g of one star."""
         q = jnp.sum(((x - self.centres) / self.widths) ** 2, axis=1)
         bumps = jnp.maximum(1 - q, 0.0) ** 3
-        R = jnp.hypot(x[0], x[1])
-        radial, across = x[0] * v[0] + x[1] * v[1], x[0] * v[1] - x[1] * v[0]
-        u = jnp.stack([radial / R, across / R - self.v_phi, v[2]]) / self.v_scale
+        cylindrical = CylindricalVelocity().transform(v, x)
+        u = (cylindrical - jnp.array([0.0, self.v_phi, 0.0])) / self.v_scale
         squares = jnp.stack([u[i] * u[j] for i in range(3) for j in range(i, 3)])
         powers = jnp.concatenate([u, squares])
         return (bumps[:, None] * powers).ravel()
 
 
 class Moments(NamedTuple):
-    """The sums: `constant` (k,) + `force` (k, p) a + `dust` (k, q) e, for coefficients a and e.
-
-    `weight` is the sum of the stars' weights.
-    """
+    """The sums: `constant` (k,) + `force` (k, p) a + `dust` (k, q) e, for coefficients a and e."""
 
     constant: Float[Array, " k"]
     force: Float[Array, "k p"]
     dust: Float[Array, "k q"]
-    weight: Float[Array, ""]
 
     def sums(
         self, a: Float[Array, " p"], e: Float[Array, " q"] | None = None
@@ -143,7 +139,7 @@ def moments(
             pull = (w[:, None] * g).T @ jax.vmap(lambda x, v: dust(x) @ v)(x, v)
         weighted = w[:, None, None] * kick
         basis = jax.vmap(force)(x)
-        return Moments(w @ drift, jnp.einsum("nki,npi->kp", weighted, basis), pull, jnp.sum(w))
+        return Moments(w @ drift, jnp.einsum("nki,npi->kp", weighted, basis), pull)
 
     return _in_chunks(part, (x, v, w), chunk)
 

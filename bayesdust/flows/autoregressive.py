@@ -139,7 +139,7 @@ class PhaseSpaceFlow(eqx.Module):
 
 
 def _ln_density(law: Transformed, y: Array, condition: Array | None) -> Array:
-    """`law.log_prob` of a standard normal base in the precision of y: flowjax makes it double first."""
+    """`law.log_prob` of a standard normal base in single precision: flowjax makes y double first."""
     z, log_det = law.bijection.inverse_and_log_det(y, condition)
     return (-0.5 * jnp.sum(z**2) - 1.5 * float(np.log(2 * np.pi)) + log_det).astype(jnp.float32)
 
