@@ -56,6 +56,7 @@ class Request:
         stars = replace(self.stars, radius=self.radius)  # so that no copy of a star leaves the ball
         return copies(stars, self.members, self.schedule.seed, self.errors)
 
+    @cached_property
     def architecture(self) -> Architecture:
         """Standardised by the stars, in their declared ball or in the one that just holds them.
 
@@ -87,7 +88,7 @@ class Request:
             "members": self.members,
             "errors": self.errors,
             "schedule": asdict(self.schedule),
-            "architecture": json.loads(json.dumps(self.architecture().to_dict())),
+            "architecture": json.loads(json.dumps(self.architecture.to_dict())),
             "versions": versions(),
             "device": jax.default_backend(),
         }
@@ -108,7 +109,7 @@ def run(
     from bayesdust.flow_report import write_page
 
     clock, stars = time.perf_counter(), request.stars
-    architecture = request.architecture()
+    architecture = request.architecture
     x, v, weights = request.arrays
     with workplace(Path(out), request.fingerprint(), overwrite, RESULTS) as partial:
         resumed = has_work(partial)

@@ -415,7 +415,7 @@ def test_stars_on_the_rim_are_stars(architecture):
     x, v = survey(200)
     away = np.linalg.norm(x - np.array(CENTRE), axis=1)[:, None]
     rim = np.array(CENTRE) + (x - np.array(CENTRE)) / away * (RADIUS + ROUNDING)
-    built = train_run.Request(stars_of(rim, v), build=TINY).architecture()
+    built = train_run.Request(stars_of(rim, v), build=TINY).architecture
     flow = PhaseSpaceFlow.untrained(KEY, built)
     assert np.isfinite(jax.vmap(flow.ln_n)(jnp.asarray(rim, jnp.float32))).all()
     train(rim, v, built, schedule=Schedule(epochs=1))
@@ -428,14 +428,14 @@ def test_a_star_off_the_ball_is_named_by_its_row():
     with pytest.raises(
         BayesdustError, match=f"mock: row {first}: .* outside its radius of 2.9 kpc"
     ):
-        train_run.Request(stars).architecture()
+        _ = train_run.Request(stars).architecture
 
 
 def test_without_a_radius_the_ball_holds_the_stars():
     """It is centred where the survey is, which need not be the Sun."""
     x, v = survey(200)
     table = Table(dict(zip(("x", "y", "z", "vx", "vy", "vz"), np.hstack([x, v]).T, strict=True)))
-    built = train_run.Request(read_milky_way(table, centre=(-6.0, 1.0, 0.0))).architecture()
+    built = train_run.Request(read_milky_way(table, centre=(-6.0, 1.0, 0.0))).architecture
     away = np.linalg.norm(x - np.array([-6.0, 1.0, 0.0]), axis=1).max()
     assert away < built.radius < 1.002 * away
 
@@ -445,7 +445,7 @@ def test_copies_of_stars_stay_in_the_ball(gaia):
     request = train_run.Request(dataclasses.replace(gaia, radius=None), 3, QUICK, errors=True)
     x, _, weights = request.arrays
     away = np.linalg.norm(x - np.array(gaia.centre), axis=-1)
-    assert away.max() < request.architecture().radius
+    assert away.max() < request.architecture.radius
     assert (weights[1:] == 0).any()
 
 
