@@ -60,7 +60,7 @@ RELAXED: list[tuple[str, str, dict[str, Any]]] = [
     ("free halo, Plummer light, beta_ani free", "dsph_flow", {"light": "facts"}),
     ("free halo, flow light, beta_ani free", "dsph_flow", {"light": "members"}),
 ]
-DRAWS = {"num_warmup": 400, "num_draws": 250}  # of each of four chains
+DRAWS = {"num_warmup": 400, "num_draws": 500}  # of each of four chains
 ALONE = {"num_chains": 2, "num_warmup": 400, "num_draws": 400}
 COMPARED = np.array([0.1, 0.15, 0.25, 0.4, 0.6])  # kpc
 
@@ -261,7 +261,7 @@ def main() -> None:
         "# Free of families: light as a flow, a halo of free slope",
         "",
         "`dsph_flow`: the stars' density a rotation-equivariant flow, the halo's slope free, velocities "
-        "projected exactly; 4 chains of 250 draws, which count as more than 1,000 independent ones.",
+        "projected exactly; 4 chains of 500 draws.",
         "",
         "## The benchmark of Lim+2025",
         "",
