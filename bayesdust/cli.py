@@ -131,6 +131,14 @@ def fit(
         Path | None,
         typer.Option(metavar="FILE", help="Table of positions to fit the light profile to."),
     ] = None,
+    photometry_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="As --column, of the photometric table."),
+    ] = None,
+    photometry_unit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="OURS=THEIRS", help="A column's name, as v_los=HRV; repeatable."),
@@ -161,7 +169,13 @@ def fit(
     imported = time.perf_counter()
     program = load(model)
     columns, units = _pairs("--column", column), _pairs("--unit", unit)
-    table = read_stars(stars, galaxy, columns, units, photometry)
+    light = {
+        "photometry_columns": _pairs("--photometry-column", photometry_column),
+        "photometry_units": _pairs("--photometry-unit", photometry_unit),
+    }
+    if photometry is None and any(light.values()):
+        raise BayesdustError("--photometry-column and --photometry-unit go with --photometry FILE.")
+    table = read_stars(stars, galaxy, columns, units, photometry, **light)
     options = {key: _value(text) for key, text in _pairs("--option", option).items()}
     sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
     settings = {key: value for key, value in sizes.items() if value is not None}
@@ -357,11 +371,13 @@ def _spelt(message: str) -> str:
 
     def options(match: re.Match) -> str:
         pairs = re.findall(r"'([^']*)': '([^']*)'", match[2])
-        return " ".join(f"--{match[1]} {shlex.quote(f'{key}={value}')}" for key, value in pairs)
+        name = match[1].replace("_", "-")
+        return " ".join(f"--{name} {shlex.quote(f'{key}={value}')}" for key, value in pairs)
 
     message = re.sub(r"setting 'num_(\w+)'", r"option --\1", message)
-    message = re.sub(r"(unit|column)s=\{([^{}]*)\}", options, message)
-    return re.sub(r": (unit|column)s names ", r": --\1 names ", message)
+    message = re.sub(r"((?:photometry_)?(?:unit|column))s=\{([^{}]*)\}", options, message)
+    message = re.sub(r": (unit|column)s names ", r": --\1 names ", message)
+    return re.sub(r": photometry_(unit|column)s names ", r": --photometry-\1 names ", message)
 
 
 def _usage(error: Any) -> str:

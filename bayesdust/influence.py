@@ -19,6 +19,8 @@ else:  # astropy and xarray are heavy, and only their objects are needed here
     DataTree = Table = Any
 
 MOSTLY_PRIOR = 0.7  # posterior width over prior width
+MEASURED = "log10_mass[1.8rhalf]"  # where line-of-sight velocities measure the mass best
+MASS_POWERS = {"log10_J": 2, "log10_D": 1, "log10_rho": 1, "log10_mass": 1}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ def prior_share(tree: DataTree) -> Table:
     width exceeds 0.7 of the prior's: for normal laws the inverse squares of widths add, so the data
     then weigh less than the prior did (0.7 is 1/sqrt(2), rounded). `prior_in_95` is the fraction
     of prior draws inside the posterior's 95 % interval (0.95 where the data said nothing).
+
+    The prior of J, D, rho and M spans the halo's amplitude, which any dispersion measures, and next to
+    it everything looks known. They are compared with the prior at the measured mass: each draw's halo
+    rescaled, at its own shape, to the posterior median of M(<1.8 R_half) (J goes as its square).
     Columns: name, unit, derived, posterior_width, prior_width, ratio, prior_in_95, mostly_prior,
     sentence. No rows without a prior group.
     """
@@ -59,10 +65,26 @@ def prior_share(tree: DataTree) -> Table:
     columns += [("mostly_prior", bool), ("sentence", str)]
     prior = scalars(tree, "prior") if "prior" in tree.children else {}
     posterior = scalars(tree)
-    rows = [_share(n, s, prior[n].draws) for n, s in posterior.items() if n in prior]
+    rows = [
+        _share(n, s, _at_measured_mass(n, prior, posterior))
+        for n, s in posterior.items()
+        if n in prior
+    ]
     if not rows:
         return Table(names=[n for n, _ in columns], dtype=[t for _, t in columns])
     return Table({n: np.asarray([row[n] for row in rows], dtype=t) for n, t in columns})
+
+
+def _at_measured_mass(
+    name: str, prior: dict[str, Scalar], posterior: dict[str, Scalar]
+) -> np.ndarray:
+    """Prior draws of a quantity; of J, D, rho and other masses, with every halo at the measured mass."""
+    power = MASS_POWERS.get(name.split("[")[0], 0)
+    if power == 0 or name == MEASURED or MEASURED not in prior or MEASURED not in posterior:
+        return prior[name].draws
+    measured = float(np.nanmedian(posterior[MEASURED].draws))
+    with np.errstate(invalid="ignore"):  # a draw without any mass
+        return np.asarray(prior[name].draws + power * (measured - prior[MEASURED].draws))
 
 
 def _share(name: str, scalar: Scalar, prior_draws: np.ndarray) -> dict[str, Any]:

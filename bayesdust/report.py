@@ -54,6 +54,7 @@ FACTS = (  # key of the galaxy, label, unit
 _ATTRIBUTES = (
     ("model", "model"),
     ("method", "method"),
+    ("options", "options used"),
     ("seed", "seed"),
     ("source", "stars"),
     ("data_sha256", "SHA-256 of the stars"),
@@ -289,7 +290,8 @@ def _provenance(tree: DataTree, run: dict[str, Any]) -> Iterator[tuple[str, str]
     """How the result was made: attributes of the tree, then whatever else run.json says."""
     for key, label in _ATTRIBUTES:
         if key in tree.attrs:
-            yield label, str(tree.attrs[key])
+            value = str(tree.attrs[key])
+            yield label, _flat(json.loads(value)) if key == "options" else value
     sizes = dataset(tree, "posterior").sizes
     yield "draws", f"{sizes.get('chain', 0)} chain(s) of {sizes.get('draw', 0)}"
     known = {key for key, _ in _ATTRIBUTES} | {"schema_version", "galaxy"}

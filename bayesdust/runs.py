@@ -101,6 +101,7 @@ def run(
             add_truth(tree, request.truth)
         write_tree(tree, partial / "posterior.nc")
         about = record(request, command) | {"resumed": resumed}
+        about["options"] = json.loads(tree.attrs["options"])  # those used: the defaults with them
         about["wall_seconds"] = _rounded(spent | walls)
         verdict = _present(read(partial / "posterior.nc"), partial, about)
         now = time.perf_counter()
@@ -165,10 +166,20 @@ def load(out: str | Path) -> tuple["DataTree", dict[str, Any]]:
         tree = read(out / "posterior.nc")
         if not isinstance(about, dict) or "posterior" not in tree.children:
             raise ValueError("something else is in it")
+        version = int(tree.attrs.get("schema_version", 0))
+    except MemoryError:
+        raise
+    except PermissionError as error:
+        raise BayesdustError(f"{error.filename} cannot be read: ask for the permission.") from error
     except Exception as error:  # h5py, xarray and json each have their own
         raise BayesdustError(
             f"{out}/posterior.nc or run.json is damaged: run the fit again with --overwrite."
         ) from error
+    if version != SCHEMA_VERSION:
+        raise BayesdustError(
+            f"{out} was written in version {version} of its layout, and this bayesdust reads version "
+            f"{SCHEMA_VERSION}: run the fit again, or use the version that its run.json names."
+        )
     return tree, about
 
 

@@ -35,7 +35,7 @@ QUANTILES = {
 }
 PROFILES = {"r", "R", "angle", "star"}  # dimensions of curves, reported at chosen places
 # and of what a network, a free profile or a histogram is made of: not reported
-WEIGHTS = {"weight", "knot", "turn", "velocity"}
+WEIGHTS = {"weight", "knot", "turn", "velocity_bin"}
 COLUMNS = ("name", "unit", "mean", "sd", *QUANTILES, "rhat", "ess_bulk", "ess_tail", "mcse")
 
 

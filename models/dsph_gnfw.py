@@ -53,12 +53,12 @@ def sample_distance(galaxy):
 
 
 def sample_light(data, distance):
-    """Circularised R_half: from the table of facts, or from the photometric sample's positions."""
-    joint = data.options["light"] == "joint"
-    rhalf_err = 0.5 * data.rhalf if joint else data.rhalf_err
+    """Circularised R_half: from the table of facts, or from the positions of stars."""
+    fitted = data.options["light"] != "facts"
+    rhalf_err = 0.5 * data.rhalf if fitted else data.rhalf_err
     rhalf = numpyro.sample("rhalf", percent(data.rhalf, rhalf_err))  # arcmin
     tracer = dwarf.light_profile(distance * rhalf * ARCMIN, data.options["light_gamma"])
-    if joint:
+    if fitted:
         members = 1.0
         if data.light_p is None:
             members = numpyro.sample("light_members", dist.Uniform(0.0, 1.0))

@@ -3,7 +3,7 @@
 Inner, turning and outer slopes of the halo are all free, and so are the inner slope of the light and
 the run of the anisotropy. Expect wide posteriors: that is the point. Copy the file to change priors.
 
-Options: membership = none | given; light = facts | joint; perspective = true | false;
+Options: membership = none | given; light = facts | joint | members; perspective = true | false;
 stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
 """
 
@@ -33,13 +33,13 @@ def model(data):
         distance = numpyro.sample("distance", percent(galaxy.distance, galaxy.distance_err))
 
     # --- light: slopes (2, 5, light_gamma), half-light radius in arcmin
-    joint = data.options["light"] == "joint"
-    rhalf_err = 0.5 * data.rhalf if joint else data.rhalf_err
+    fitted = data.options["light"] != "facts"
+    rhalf_err = 0.5 * data.rhalf if fitted else data.rhalf_err
     rhalf = numpyro.sample("rhalf", percent(data.rhalf, rhalf_err))
     light_gamma = numpyro.sample("light_gamma", dist.Uniform(0.0, 1.2))
     shape = ZhaoTracer(1.0, 2.0, 5.0, light_gamma)
     tracer = ZhaoTracer(distance * rhalf * ARCMIN / shape.half_light_radius, 2.0, 5.0, light_gamma)
-    if joint:
+    if fitted:
         members = 1.0
         if data.light_p is None:
             members = numpyro.sample("light_members", dist.Uniform(0.0, 1.0))

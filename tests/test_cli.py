@@ -191,6 +191,24 @@ def test_advice_names_the_option(place, call):
     assert_refused(call(*fit_words()), place, "as --column v_los=NAME.")
 
 
+def test_photometry_of_another_layout(place, call):
+    """The advice can be followed: names and units of the photometric table are its own."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(0.0, 5.0, (300, 2))
+    (place / "light.txt").write_text(
+        "".join(f"{i} {x:.5f} {y:.5f}\n" for i, (x, y) in enumerate(rows))
+    )
+    words = [*fit_words(), "--photometry", "light.txt"]
+    assert_refused(call(*words), place, "name the right ones, as --photometry-column ra=NAME.")
+    words += ["--photometry-column", "x=col2", "--photometry-column", "y=col3"]
+    wrong = [*words, "--photometry-unit", "x=km/s"]
+    assert_refused(call(*wrong), place, "column col2: the unit km / s is not that of a length")
+    words += ["--photometry-unit", "x=arcmin", "--photometry-unit", "y=arcmin"]
+    assert call(*words)[0] in (0, 3)
+    words = [*fit_words(), "--photometry-unit", "x=deg"]
+    assert_refused(call(*words), place, "go with --photometry FILE.", out="other")
+
+
 def test_stars_of_another_galaxy(place, call):
     mock("fornax").write("stars.ecsv", format="ascii.ecsv", overwrite=True)
     outcome = call(*replaced("mock.toml", "draco")(fit_words()))

@@ -1,12 +1,16 @@
 """The likelihoods and priors of the dwarf models, against numbers worked out without them."""
 
+import dataclasses
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from astropy.table import Table
+from astropy import units as u
+from astropy.table import QTable, Table
 from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.integrate import quad
@@ -210,11 +214,60 @@ def test_every_choice_of_orbits_starts(anisotropy):
         ({"membership": "given"}, "p_member"),
         ({"light": "joint"}, "photometric"),
         ({"stellar_mass": "heavy"}, "heavy"),
+        ({"beta_ani": 0.3, "anisotropy": "osipkov_merritt"}, "anisotropy=osipkov_merritt has none"),
+        ({"beta_ani": 0.3, "anisotropy": "isotropic"}, "anisotropy=isotropic has none"),
     ],
 )
 def test_bad_options_are_refused(options, word):
     with pytest.raises(BayesdustError, match=word):
         programs.load("dsph_gnfw").prepare(stars_of(), options)
+
+
+#: option -> values that a user may give, each of which has to change something
+VALUES = {
+    "anisotropy": ["isotropic", "constant", "osipkov_merritt", "baes_van_hese"],
+    "beta_ani": [None, 0.4, -0.4],
+    "membership": ["none", "given", "mixture"],
+    "light": ["facts", "joint", "members"],
+    "light_gamma": [0.0, 1.0],
+    "perspective": [True, False],
+    "gradient": [True, False],
+    "stellar_mass": [0.0, 1e7],
+    "r_trunc": [float("inf"), 0.2],
+    "rho_max": [float("inf"), 1e7],
+}
+REFUSED = {("dsph_flow", "anisotropy", "baes_van_hese"), *((m, "membership", "mixture") for m in (
+    "dsph_flow", "dsph_nfw_om", "dsph_zhao"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", VALUES)
+@pytest.mark.parametrize("name", list(programs.shipped()))
+def test_every_value_of_an_option_does_something(name, option):
+    """No two values give the same density and the same J: an option that did nothing would."""
+    rng = np.random.default_rng(8)
+    light = QTable({axis: rng.normal(0, 0.2, 100) * u.kpc for axis in "xy"})
+    p_member = rng.uniform(0.5, 1.0, 40)
+    galaxy = dataclasses.replace(MOCK, pmra=0.3, pmdec=-0.2)
+    stars = stars_of(galaxy, p_member=p_member, photometry=light)
+    program = programs.load(name)
+    takes = set(
+        re.findall(r"\b[a-z_]+\b", program.path.read_text().split('"""')[1].split("Options")[1])
+    )
+    found = {}
+    for value in VALUES[option]:
+        if (name, option, value) in REFUSED:
+            continue
+        if option not in takes:
+            with pytest.raises(BayesdustError, match=f"no option '{option}'"):
+                program.prepare(stars, {option: value})
+            return
+        data = program.prepare(stars, {} if value is None else {option: value})
+        trace = numpyro.handlers.trace(numpyro.handlers.seed(program.model, 5)).get_trace(data)
+        parameters = {k: s["value"] for k, s in trace.items() if s["type"] == "sample"}
+        latent = {k: v for k, v in parameters.items() if k not in ("v_los", "light")}
+        density = float(log_density(program.model, (data,), {}, latent)[0])
+        found[value] = (density, float(trace["log10_J"]["value"][5]))
+    assert len(set(found.values())) == len(found), found
 
 
 def test_half_light_radius_must_come_from_somewhere():

@@ -167,6 +167,8 @@ def test_only_the_distance_is_required(tmp_path):
         ("distance = 0", "distance is 0.0 but must be positive"),
         ("distance = -80", "must be positive"),
         ("distance = 80\ndistance_err = 0", "distance_err is 0.0 but must be positive"),
+        ("distance = 80\ndistance_err = 60", "distance_err is 0.75 times distance, which leaves"),
+        ("distance = 80\nrhalf = 10\nrhalf_err = '10 deg'", "rhalf_err is 60 times rhalf, which"),
         ("distance = 80\nrhalf = -1", "rhalf is -1.0 but must be positive"),
         ('distance = 80\nrhalf = "200 K"', "rhalf = '200 K'"),
         ("distance = 233000", 'if the number is in pc, say so, as "233000 pc"'),

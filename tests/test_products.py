@@ -42,7 +42,7 @@ def direct(source, angle, distance, r_trunc):
         return np.sin(t) * t * total
 
     top = np.log(min(np.radians(angle), np.arcsin(min(r_trunc / distance, 1.0))))
-    edges = top - np.array([28.0, 9.0, 4.0, 2.0, 1.0, 0.3, 0.0])
+    edges = top - np.array([110.0, 28.0, 9.0, 4.0, 2.0, 1.0, 0.3, 0.0])
     return (
         2
         * np.pi
@@ -58,19 +58,18 @@ def zhao(r, rho_s, r_s, alpha, beta, gamma):
     return rho_s * x**-gamma * (1 + x**alpha) ** ((gamma - beta) / alpha)
 
 
-@pytest.mark.parametrize(
-    ("halo", "log_j", "log_d"),
-    [
-        (CUSP, [19.353478, 19.006269, 18.832765], [18.627, 18.477, 18.396]),
-        (CORE, [19.524841, 19.336187, 19.223664], [18.949, 18.877, 18.831]),
-    ],
-    ids=["cusp", "core"],
-)
-def test_reference_values(halo, log_j, log_d):
-    """Six decimals of log10 J and three of log10 D known from elsewhere, at 50, 80 and 100 kpc."""
-    distance = jnp.array([50.0, 80.0, 100.0])
-    np.testing.assert_allclose(np.log10(j_factor(halo, 0.5, distance)), log_j, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(np.log10(d_factor(halo, 0.5, distance)), log_d, rtol=0, atol=6e-4)
+# data/README.md: six decimals of log10 J(0.5 deg) and three of log10 D(0.5 deg)
+REFERENCE_DISTANCES = [50.0, 80.0, 100.0]  # kpc
+REFERENCE_J = {"cusp": [19.353478, 19.006269, 18.832765], "core": [19.524841, 19.336187, 19.223664]}
+REFERENCE_D = {"cusp": [18.627, 18.477, 18.396], "core": [18.949, 18.877, 18.831]}
+
+
+@pytest.mark.parametrize(("name", "halo"), [("cusp", CUSP), ("core", CORE)])
+def test_reference_values(name, halo):
+    distance = jnp.array(REFERENCE_DISTANCES)
+    J, D = (np.log10(f(halo, 0.5, distance)) for f in (j_factor, d_factor))
+    np.testing.assert_allclose(J, REFERENCE_J[name], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(D, REFERENCE_D[name], rtol=0, atol=6e-4)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.7, 1.2])

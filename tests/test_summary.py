@@ -214,7 +214,22 @@ def test_prior_share_of_data_and_of_prior():
     assert not flags["v_sys"]
     assert not flags["distance"]
     assert "mostly prior" in row_of(told, "log10_J[0.5deg]")["sentence"]
-    assert row_of(told, "log10_J[0.5deg]")["prior_in_95"] == pytest.approx(0.95, abs=0.02)
+    assert row_of(told, "beta_ani")["prior_in_95"] == pytest.approx(0.95, abs=0.02)
+
+
+def test_j_is_mostly_prior_where_only_the_mass_was_measured():
+    """Against the whole prior J looks known: its amplitude is. The shape that J hangs on is prior."""
+    tree = fake_tree.healthy(posterior_sd=fake_tree.PRIOR_SD | {"ln_mass": 0.1})
+    rows = influence.prior_share(tree)
+    J = row_of(rows, "log10_J[0.5deg]")
+    assert J["mostly_prior"]
+    assert J["ratio"] == pytest.approx(1.0, abs=0.15)
+    assert not row_of(rows, "log10_mass[1.8rhalf]")["mostly_prior"]
+    posterior, prior = (summary.scalars(tree, group) for group in ("posterior", "prior"))
+    whole = [
+        np.ptp(np.quantile(s["log10_J[0.5deg]"].draws, [0.16, 0.84])) for s in (posterior, prior)
+    ]
+    assert whole[0] / whole[1] < influence.MOSTLY_PRIOR  # what hid it
 
 
 def test_dispersion_floor_is_where_the_likelihood_stops_seeing():

@@ -1,6 +1,7 @@
 """Stars of a dwarf galaxy: read from any table, checked, and laid on the tangent plane."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bayesdust.catalogs.validation import (
     check_repeats,
     check_velocities,
 )
+from bayesdust.errors import BayesdustError
 from bayesdust.units import DEG
 
 Numbers = Float[np.ndarray, " n"]
@@ -84,6 +86,8 @@ def read_stars(
     columns: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
     photometry: str | Path | Table | None = None,
+    photometry_columns: Mapping[str, str] | None = None,
+    photometry_units: Mapping[str, str] | None = None,
 ) -> Stars:
     """Read and check stars with `ra, dec` or `x, y`, `v_los`, `v_los_err` and perhaps `p_member`.
 
@@ -96,8 +100,10 @@ def read_stars(
     units : our name -> unit, overriding the table's; columns without any are taken to be in deg
         (ra, dec), kpc (x, y; offsets to the east and north of the centre, divided by the galaxy's
         distance) and km/s
-    photometry : a second table, positions and perhaps `p_member`; `columns` holds for it where
-        it has those columns, `units` where they state none themselves
+    photometry : a second table, positions and perhaps `p_member`
+    photometry_columns, photometry_units : of that table; where they say nothing, `columns` holds for
+        it if it has columns of those names (not the col1, col2, ... of a file without a header),
+        `units` where they state none themselves
 
     Raises
     ------
@@ -119,7 +125,13 @@ def read_stars(
     second, second_digest, second_units, second_notes = (
         (None, None, {}, [])
         if photometry is None
-        else _read_photometry(photometry, where_to, reader)
+        else _read_photometry(
+            photometry,
+            where_to,
+            reader,
+            dict(photometry_columns or {}),
+            dict(photometry_units or {}),
+        )
     )
     return Stars(
         xi=xi,
@@ -258,15 +270,33 @@ def _with_centre(where: str, where_to: Galaxy, ra: float, dec: float) -> tuple[G
 
 
 def _read_photometry(
-    source: str | Path | Table, where_to: Galaxy, first: ColumnReader
+    source: str | Path | Table,
+    where_to: Galaxy,
+    first: ColumnReader,
+    columns: dict[str, str],
+    units: dict[str, str],
 ) -> tuple[Photometry, str, dict[str, str], list[str]]:
     """A sample without velocities around the same centre: offsets, digest, units, warnings."""
+    try:
+        return _photometric_sample(source, where_to, first, columns, units)
+    except BayesdustError as error:  # what it advises of columns and units is of this table
+        advice = re.sub(r"\b(column|unit)s(=\{| names )", r"photometry_\1s\2", str(error))
+        raise BayesdustError(advice) from error
+
+
+def _photometric_sample(
+    source: str | Path | Table,
+    where_to: Galaxy,
+    first: ColumnReader,
+    columns: dict[str, str],
+    units: dict[str, str],
+) -> tuple[Photometry, str, dict[str, str], list[str]]:
     table = read_table(source)
-    there = {c.casefold() for c in table.table.colnames}
-    columns = {k: v for k, v in first.columns.items() if v.casefold() in there}
+    named = {c.casefold() for c in table.table.colnames if not re.fullmatch(r"col\d+", c)}
+    columns = {k: v for k, v in first.columns.items() if v.casefold() in named} | columns
     reader = ColumnReader(table, columns, {})
-    bare = {k: v for k, v in first.units.items() if _is_bare(reader, k)}
-    reader = ColumnReader(table, columns, bare)
+    units = {k: v for k, v in first.units.items() if _is_bare(reader, k)} | units
+    reader = ColumnReader(table, columns, units)
     pair = _check_columns(reader, ())
     p_member, _ = _membership(reader, len(table.table))
     if pair == ("ra", "dec") and where_to.ra is None:

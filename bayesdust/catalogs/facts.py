@@ -153,6 +153,7 @@ TOML_KEYS = ("name", *UNITS, "references")
 NEAREST, FARTHEST = 1.0, 3000.0  # kpc: beyond, single stars of a dwarf galaxy are not measured
 SIZES = ("rhalf", "rhalf_err")
 SMALLEST, LARGEST = 0.05, 120.0  # arcmin, half-light radius
+LARGEST_SHARE = 0.5  # error over value: a factor known no better is no fact
 
 
 def read_toml(path: str | Path) -> Galaxy:
@@ -205,6 +206,13 @@ def _toml_size(path: str | Path, key: str, value: object, distance: float) -> fl
 def _check_scales(path: str | Path, values: Mapping[str, object], facts: dict[str, float]) -> None:
     """Distance and half-light radius are those of a dwarf galaxy whose stars can be measured."""
     distance, rhalf = facts["distance"], facts.get("rhalf")
+    for key, value in (("distance", distance), ("rhalf", rhalf)):
+        error = facts.get(f"{key}_err")
+        if value and error and error > LARGEST_SHARE * value:
+            raise BayesdustError(
+                f"{path}: {key}_err is {error / value:.2g} times {key}, which leaves {key} unknown: give "
+                "both in the same unit, or leave the error out."
+            )
     if FARTHEST < distance < math.inf or 0.0 < distance < NEAREST:
         guess = "pc" if distance > FARTHEST else "Mpc"
         raise BayesdustError(

@@ -58,9 +58,10 @@ def read_table(source: str | Path | Table) -> SourceTable:
     kind, reader = _recognise(content, where)
     table, notes = _guarded(reader, content, where, kind)
     if kind in ("ECSV table", "text table") and not content.endswith((b"\n", b"\r")):
-        notes.append(
-            f"{where}: the last line does not end, so the file may be truncated: compare its last row."
-        )
+        # cut inside its last cell, a number is still a number
+        problem = "the last line does not end, so its last cell may be cut off"
+        advice = "write or download the file again, or end the line if it is whole"
+        raise fault(where, problem, advice, row=len(table))
     return _checked(SourceTable(table, where, digest, notes))
 
 

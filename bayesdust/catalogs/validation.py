@@ -107,6 +107,12 @@ def check_velocities(
         )
         advice = f"state the true unit, perhaps units={{{'v_los'!r}: 'km/s'}}"
         raise fault(where, problem, advice, 0, column)
+    if 0.0 < error < SMALLEST_ERROR:
+        problem = (
+            f"the median error of the velocities is {error:.2g} km/s, less than any spectrograph's"
+        )
+        advice = "state the true unit of v_los_err, or give 0 for all stars where there is no noise"
+        raise fault(where, problem, advice)
     middle = weighted_median(v_los, weights)
     if galaxy.v_sys is None or p_member is None or abs(middle - galaxy.v_sys) < 50.0:
         return []

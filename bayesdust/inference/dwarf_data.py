@@ -148,7 +148,7 @@ def prepare(
         light_of_members = (stars.xi, stars.eta, stars.p_member)
         stars = dataclasses.replace(stars, photometry=light_of_members)
     photometry, light_p = _light_radii(stars)
-    rhalf, rhalf_err = _half_light_radius(stars.galaxy, photometry)
+    rhalf, rhalf_err = _half_light_radius(stars.galaxy, photometry, stars.source)
     shape = light or partial(light_profile, gamma=chosen["light_gamma"])
     reference = shape(rhalf * ARCMIN)
     theta_out = np.geomspace(0.05, 10.0, 40) * rhalf * ARCMIN
@@ -200,6 +200,11 @@ def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> 
                 f"Option {key} cannot be {value!r}: give a number from {low:g} to {high:g}."
             )
     chosen = {**OPTIONS, **given}
+    if chosen["beta_ani"] is not None and chosen["anisotropy"] != "constant":
+        raise BayesdustError(
+            f"Option beta_ani is a constant anisotropy, and anisotropy={chosen['anisotropy']} has none: "
+            "give one of the two."
+        )
     if "membership" not in takes:
         chosen["membership"] = "none"
     if "light" not in takes:
@@ -222,14 +227,16 @@ def _within(value: Any, low: float, high: float) -> bool:
     return number and low <= value <= high
 
 
-def _half_light_radius(galaxy: Galaxy, light: np.ndarray | None) -> tuple[float, float]:
+def _half_light_radius(
+    galaxy: Galaxy, light: np.ndarray | None, source: str
+) -> tuple[float, float]:
     """Circularised half-light radius and error [arcmin]: of the facts, else of the photometry."""
     if galaxy.rhalf is not None and galaxy.rhalf_circularised is not None:
         share = 0.1 if galaxy.rhalf_err is None else galaxy.rhalf_err / galaxy.rhalf
         return galaxy.rhalf_circularised, share * galaxy.rhalf_circularised
     if light is None:
         raise BayesdustError(
-            f"The half-light radius of {galaxy.name} is not known: give rhalf (arcmin) in its "
+            f"{source}: no half-light radius of {galaxy.name} is known: give rhalf (arcmin) in its "
             "TOML file, or a photometric sample."
         )
     rhalf = float(np.median(light)) / ARCMIN

@@ -135,8 +135,10 @@ def starting_points(
 
     z, lowest = search(key)
     if not np.all(np.isfinite(lowest)):
+        code = getattr(model, "__code__", None)
         raise BayesdustError(
-            "No draw from the prior gives the stars a finite likelihood: check units and priors."
+            f"{code.co_filename if code else 'The model'}: no draw from the prior gives the stars a finite "
+            "likelihood: check its priors, and the units of the stars."
         )
     return z
 

@@ -97,7 +97,7 @@ DIMENSIONS = {
     "turns": ["turn"],
     "member": ["star"],
     "member_predicted": ["star"],
-    "foreground": ["velocity"],
+    "foreground": ["velocity_bin"],
 }
 
 
@@ -318,6 +318,11 @@ def _label(tree: "DataTree", data: DwarfData) -> None:
             ("r", "kpc", "radius"),
             ("R", "kpc", "projected radius"),
             ("angle", "deg", "half-angle of the cone"),
+            ("velocity_bin", "", "number of the bin of velocity"),
+            ("weight", "", "number of the weight"),
+            ("knot", "", "number of the knot, from the centre"),
+            ("turn", "", "number of the step from knot to knot"),
+            ("star", "", "row of the star in the table, from 0"),
         ):
             if name in group.coords:
                 group.coords[name].attrs.update(units=unit, long_name=long_name)
