@@ -30,6 +30,7 @@ from bayesdust import mocks  # noqa: E402
 from bayesdust.anisotropy import Isotropic  # noqa: E402
 from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
 from bayesdust.catalogs.facts import Galaxy  # noqa: E402
+from bayesdust.catalogs.placement import FARTHEST  # noqa: E402
 from bayesdust.flows.smeared import Training, of_members, train  # noqa: E402
 from bayesdust.inference.nuts import Plan, run_nuts  # noqa: E402
 from bayesdust.inference.posterior import constrain  # noqa: E402
@@ -105,12 +106,13 @@ def light_draws(stars: Stars, seed: int, settings: dict[str, int]) -> tuple[np.n
 
 
 def mock_stars(n: int, seed: int) -> Stars:
-    """`n` stars of the benchmark galaxy of our own drawing."""
+    """`n` stars of the benchmark galaxy of our own drawing, less any so far out that no catalogue has it."""
     table = mocks.observe(mocks.benchmark(n, seed), 80.0, v_err=0.0, seed=seed)
+    table = table[np.hypot(table["x"], table["y"]) < 80.0 * np.tan(FARTHEST)]
     x, y = np.asarray(table["x"]), np.asarray(table["y"])
     rhalf = float(np.median(np.hypot(x, y))) / 80.0 / ARCMIN
     galaxy = Galaxy("Mock", 80.0, rhalf=rhalf, rhalf_err=0.1 * rhalf, v_sys=0.0)
-    positions = Table({"x": x, "y": y, "p_member": np.ones(n)})
+    positions = Table({"x": x, "y": y, "p_member": np.ones(len(x))})
     return read_stars(table, galaxy, photometry=positions)
 
 
