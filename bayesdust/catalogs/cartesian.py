@@ -35,6 +35,7 @@ CARTESIAN = Vocabulary(
     dict.fromkeys(PLACE, "kpc") | dict.fromkeys(MOTION, "km/s"),
     dict.fromkeys(PLACE, ("a length", ("kpc",))) | dict.fromkeys(MOTION, ("a velocity", ("km/s",))),
 )
+MAGNITUDES = ("G", "phot_g_mean_mag")  # carried along where a table has them
 ROUNDING = 1e-5  # kpc: single precision and the digits of a published solar position
 
 
@@ -182,6 +183,7 @@ def _read_cartesian(
         sun=sun,
         source=where,
         sha256=reader.source.sha256 or digest(x, v, weight),
+        photometry=_magnitudes(reader.source),
         weights=weight,
         weights_from=weights or "none",
         centre=(float(middle[0]), float(middle[1]), float(middle[2])),
@@ -190,6 +192,16 @@ def _read_cartesian(
         units=dict(reader.used),
         warnings=tuple(reader.source.notes),
     )
+
+
+def _magnitudes(source: SourceTable) -> dict[str, Float[np.ndarray, " n"]]:
+    """Apparent magnitudes by name; a gap is NaN."""
+    found = {}
+    for name in MAGNITUDES:
+        if name in source.table.colnames:
+            column = np.ma.asarray(source.table[name], dtype=np.float64)
+            found[name] = np.array(column.filled(np.nan))
+    return found
 
 
 def _check_ball(

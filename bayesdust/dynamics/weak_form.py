@@ -175,6 +175,32 @@ def covariance(
     return square - jnp.outer(total, total) / len(x)
 
 
+def reweighted(
+    tests: Bumps,
+    x: Float[np.ndarray, "n 3"],
+    v: Float[np.ndarray, "n 3"],
+    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
+    weights: Float[np.ndarray, "d n"],
+    chunk: int = CHUNK,
+) -> Float[Array, "d k"]:
+    """The sums (2) in one acceleration for d sets of weights: how they move with the dust.
+
+    Their scatter over draws of the efficiency is a covariance to be added to that of the stars.
+    """
+    x, v, _ = _stars(x, v, None)
+
+    def sums(stars: tuple[Array, ...]) -> Array:
+        x, v, here, weights = stars
+
+        def one(x: Array, v: Array) -> Array:
+            drift, kick = _rates(tests, x, v)
+            return drift + kick @ acceleration(x)
+
+        return (here[:, None] * weights).T @ jax.vmap(one)(x, v)
+
+    return _in_chunks(sums, (x, v, np.ones(len(x)), np.ascontiguousarray(weights.T)), chunk)
+
+
 def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
     """v . grad_x g (k,) and grad_v g (k, 3) of one star."""
     drift = jax.jvp(lambda x: tests.values(x, v), (x,), (v,))[1]

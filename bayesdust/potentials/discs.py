@@ -24,6 +24,13 @@ class MiyamotoNagai(Potential):
         height = self.a + jnp.sqrt(x[2] ** 2 + self.b**2)
         return -G * self.mass / jnp.sqrt(x[0] ** 2 + x[1] ** 2 + height**2)
 
+    def density(self, x: Float[Array, "3"]) -> Float[Array, ""]:
+        """Their eq. 5."""
+        R2, s = x[0] ** 2 + x[1] ** 2, jnp.sqrt(x[2] ** 2 + self.b**2)
+        height = self.a + s
+        shape = self.a * R2 + (self.a + 3 * s) * height**2
+        return self.b**2 * self.mass / (4 * jnp.pi) * shape / ((R2 + height**2) ** 2.5 * s**3)
+
 
 class PowerLawCutoff(SphericalHalo):
     """rho = rho_s x^-alpha exp(-x^2), x = r/r_c: a bulge (galpy's PowerSphericalPotentialwCutoff).

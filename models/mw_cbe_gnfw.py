@@ -1,0 +1,57 @@
+"""gNFW halo, disc and bulge: the Milky Way's force and dark matter from stars behind dust.
+
+The collisionless Boltzmann equation in sums over the stars (Putney+2024 in weak form), each star counted once.
+Every prior is on this page; copy the file (`bayesdust models copy mw_cbe_gnfw`) and change what you do not
+believe. The baryons' priors are what tells dark matter from discs.
+
+Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to the
+stars' magnitudes, with limit = the survey's); magnitude (their column; G or phot_g_mean_mag by itself); bump [kpc], the test functions' size.
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesdust.inference import galaxy
+from bayesdust.potentials import GNFW, MiyamotoNagai, PowerLawCutoff, SphericalAsPotential, Spheroid, Sum
+
+KIND = "milky_way"
+
+
+def prepare(stars, options, points=None, **more):
+    return galaxy.prepare(stars, options, points, **more)
+
+
+def model(data):
+    halo = sample_halo(data)
+    potential = Sum((sample_disc(), halo, sample_bulge()))
+    galaxy.weak_likelihood(data, potential)
+    galaxy.record(data, potential, halo)
+
+
+def sample_halo(data):
+    """Density in the plane at the Sun, r_s, inner slope and flattening."""
+    ln_rho_dm = numpyro.sample("ln_rho_dm", dist.Normal(jnp.log(1e7), 1.0))  # Msun/kpc3
+    r_s = jnp.exp(numpyro.sample("ln_r_s", dist.Normal(jnp.log(16.0), 0.5)))  # kpc
+    gamma = numpyro.sample("gamma", dist.Uniform(0.0, 1.9))
+    q = jnp.exp(numpyro.sample("ln_q", dist.Normal(0.0, 0.2)))
+    numpyro.deterministic("r_s", r_s)
+    numpyro.deterministic("q", q)
+    unit = GNFW(1.0, r_s, gamma)
+    return Spheroid(GNFW(jnp.exp(ln_rho_dm) / unit.density(data.R_sun), r_s, gamma), q)
+
+
+def sample_disc():
+    """All discs as one of Miyamoto & Nagai; its mass is known to a factor of 1.5 at 68 %."""
+    mass = jnp.exp(numpyro.sample("ln_mass_disc", dist.Normal(jnp.log(6e10), 0.4)))  # Msun
+    a = jnp.exp(numpyro.sample("ln_a_disc", dist.Normal(jnp.log(3.0), 0.2)))  # kpc
+    b = jnp.exp(numpyro.sample("ln_b_disc", dist.Normal(jnp.log(0.28), 0.2)))
+    numpyro.deterministic("mass_disc", mass)
+    return MiyamotoNagai(mass, a, b)
+
+
+def sample_bulge():
+    """Of the shape of MWPotential2014's; 4.5e9 Msun in all, within a factor of 1.3 at 68 %."""
+    mass = jnp.exp(numpyro.sample("ln_mass_bulge", dist.Normal(jnp.log(4.5e9), 0.25)))  # Msun
+    unit = PowerLawCutoff(1.0, 1.9, 1.8)
+    return SphericalAsPotential(PowerLawCutoff(mass / unit.enclosed_mass(30.0), 1.9, 1.8))
