@@ -112,16 +112,28 @@ def fit(
         typer.Argument(
             metavar="STARS",
             help="Table of stars (ECSV, FITS, Parquet, CSV, VizieR's TSV) with ra, dec or x, y; "
-            "v_los; v_los_err; perhaps p_member.",
-        ),
-    ],
-    galaxy: Annotated[
-        str,
-        typer.Option(
-            metavar="GALAXY", help="Name, FILE.toml, or FILE.csv:NAME (Local Volume Database)."
+            "v_los; v_los_err; perhaps p_member. Milky Way: as for train.",
         ),
     ],
     out: Out,
+    galaxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GALAXY",
+            help="Dwarf galaxies: name, FILE.toml, or FILE.csv:NAME (Local Volume Database).",
+        ),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Milky Way: table of places x, y, z of interest."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Milky Way: star weights, a column, or 1/COL."),
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(metavar="KPC", help="Milky Way: of the survey.")
+    ] = None,
     method: Annotated[str, typer.Option(metavar="METHOD", help=METHOD)] = "nuts",
     chains: Chains = None,
     warmup: Warmup = None,
@@ -156,31 +168,70 @@ def fit(
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Fit MODEL to STARS: the posterior of rho(r) and J.
+    """Fit MODEL to STARS: the posterior of rho(r) and J, or of the Milky Way's force and dark matter.
 
     The results, report.html first of all, are written to DIR. The same command goes on with a run
     that was stopped. Exit codes: 0 done, 1 internal error, 2 bad input, 3 the diagnostics failed,
     130 interrupted.
     """
-    from bayesdust.catalogs.dwarf import read_stars
     from bayesdust.inference.programs import load
     from bayesdust.runs import Request
 
     imported = time.perf_counter()
     program = load(model)
     columns, units = _pairs("--column", column), _pairs("--unit", unit)
-    light = {
-        "photometry_columns": _pairs("--photometry-column", photometry_column),
-        "photometry_units": _pairs("--photometry-unit", photometry_unit),
-    }
-    if photometry is None and any(light.values()):
-        raise BayesdustError("--photometry-column and --photometry-unit go with --photometry FILE.")
-    table = read_stars(stars, galaxy, columns, units, photometry, **light)
     options = {key: _value(text) for key, text in _pairs("--option", option).items()}
     sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
     settings = {key: value for key, value in sizes.items() if value is not None}
-    request = Request(program, table, method, options, settings)
+    light = {
+        "photometry": photometry,
+        "photometry_columns": _pairs("--photometry-column", photometry_column),
+        "photometry_units": _pairs("--photometry-unit", photometry_unit),
+    }
+    places = None
+    if program.kind == "milky_way":
+        _refuse(program.kind, {"--galaxy": galaxy, "--photometry": photometry})
+        table, places = _milky_way(stars, columns, units, weights, radius, points)
+    else:
+        _refuse(program.kind, {"--points": points, "--weights": weights, "--radius": radius})
+        table = _dwarf(stars, galaxy, columns, units, light)
+    request = Request(program, table, method, options, settings, points=places)
     return _run(request, out, overwrite, imported)
+
+
+def _refuse(kind: str, given: dict[str, Any]) -> None:
+    """No option of the other kind of model is given."""
+    for name, value in given.items():
+        if value is not None:
+            raise BayesdustError(f"{name} has no meaning for a model of kind {kind}: leave it out.")
+
+
+def _dwarf(
+    stars: Path, galaxy: str | None, columns: dict, units: dict, light: dict[str, Any]
+) -> Any:
+    from bayesdust.catalogs.dwarf import read_stars
+
+    if galaxy is None:
+        raise typer.BadParameter("Missing option '--galaxy'")
+    if light["photometry"] is None and any(light.values()):
+        raise BayesdustError("--photometry-column and --photometry-unit go with --photometry FILE.")
+    return read_stars(stars, galaxy, columns, units, **light)
+
+
+def _milky_way(
+    stars: Path,
+    columns: dict,
+    units: dict,
+    weights: str | None,
+    radius: float | None,
+    points: Path | None,
+) -> tuple[Any, Any]:
+    from bayesdust.catalogs.cartesian import read_milky_way, read_places
+
+    table = read_milky_way(stars, columns, units, weights=weights, radius=radius)
+    if table.cuts is not None:
+        logging.warning("%s", table.cuts)
+    return table, None if points is None else read_places(points)
 
 
 @app.command()

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.catalogs.galaxies import published
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import Verdict
 from bayesdust.inference.nuts import cores
@@ -28,20 +31,32 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
+KINDS = {"dwarf": "a dwarf galaxy", "milky_way": "the Milky Way"}
+
+
 @dataclass(frozen=True)
 class Request:
     """What a run is asked to do; the same request resumes the same run.
 
     `settings` are those of the method's plan, as `inference.nuts.Plan`; `truth` is a group of known
-    values, for mocks.
+    values, for mocks; `points` (m, 3) [kpc] are the places at which a model of the Milky Way answers.
     """
 
     program: Program
-    stars: Stars
+    stars: Stars | MilkyWayStars
     method: str = "nuts"
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     truth: Mapping[str, Any] | None = None
+    points: Float[np.ndarray, "m 3"] | None = None
+
+    def __post_init__(self) -> None:
+        milky_way = isinstance(self.stars, MilkyWayStars)
+        if milky_way != (self.program.kind == "milky_way"):
+            raise BayesdustError(
+                f"{self.program.name} is a model of {KINDS[self.program.kind]}, and "
+                f"{self.stars.source} was read as stars of {KINDS['milky_way' if milky_way else 'dwarf']}."
+            )
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the draws, for JSON."""
@@ -50,8 +65,8 @@ class Request:
         return {
             "model file": self.program.sha256,
             "stars": self.stars.sha256,
-            "photometry": self.stars.photometry_sha256,
-            "galaxy": self.stars.galaxy.to_dict(),
+            **_facts(self.stars),
+            "points": None if self.points is None else digest(self.points),
             "units": dict(self.stars.units),
             "method": self.method,
             "options": {key: str(value) for key, value in self.options.items()},
@@ -84,9 +99,8 @@ def run(
     with workplace(Path(out), request.fingerprint(), overwrite) as partial:
         resumed = has_work(partial)
         walls: dict[str, float] = {}
-        tree = fit(
-            request.program,
-            request.stars,
+        tree = _fit(
+            request,
             method=request.method,
             options=request.options,
             checkpoint=partial,
@@ -112,6 +126,27 @@ def run(
     return verdict
 
 
+def _fit(request: Request, **settings: Any) -> "DataTree":
+    """The posterior, by way of the kind of the stars."""
+    if isinstance(request.stars, MilkyWayStars):
+        from bayesdust.inference import galaxy_posterior
+
+        return galaxy_posterior.fit(request.program, request.stars, request.points, **settings)
+    return fit(request.program, request.stars, **settings)
+
+
+def _facts(stars: Stars | MilkyWayStars) -> dict[str, Any]:
+    """What decides a fit beside the table of stars itself."""
+    if isinstance(stars, MilkyWayStars):
+        ball = [*stars.centre, stars.radius]
+        return {
+            "sun": list(map(float, stars.sun.position)),
+            "ball": ball,
+            "weights": stars.weights_from,
+        }
+    return {"photometry": stars.photometry_sha256, "galaxy": stars.galaxy.to_dict()}
+
+
 def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
     """The contents of run.json, but for times and verdict."""
     import jax
@@ -127,7 +162,8 @@ def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
         "settings": dict(request.settings),
         "source": request.stars.source,
         "data_sha256": request.stars.sha256,
-        "photometry_sha256": request.stars.photometry_sha256,
+        "photometry_sha256": getattr(request.stars, "photometry_sha256", None),
+        "places": 0 if request.points is None else len(request.points),
         "units": dict(request.stars.units),
         "warnings": list(request.stars.warnings),
         "versions": versions(),

@@ -1,11 +1,12 @@
 """gNFW halo, disc and bulge: the Milky Way's force and dark matter from stars behind dust.
 
-The collisionless Boltzmann equation in sums over the stars (Putney+2024 in weak form), each star counted once.
-Every prior is on this page; copy the file (`bayesdust models copy mw_cbe_gnfw`) and change what you do not
-believe. The baryons' priors are what tells dark matter from discs.
+The collisionless Boltzmann equation in sums over the stars (the weak form of Putney+2024), each star counted
+once. Every prior is on this page; copy the file (`bayesdust models copy mw_cbe_gnfw`) and change what you do
+not believe. The baryons' priors are what tells dark matter from discs.
 
-Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to the
-stars' magnitudes, with limit = the survey's); magnitude (their column; G or phot_g_mean_mag by itself); bump [kpc], the test functions' size.
+Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
+the stars' magnitudes, with limit = the survey's); magnitude (their column; G or phot_g_mean_mag by itself);
+bump [kpc], the size of the test functions.
 """
 
 import jax.numpy as jnp
@@ -13,7 +14,14 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesdust.inference import galaxy
-from bayesdust.potentials import GNFW, MiyamotoNagai, PowerLawCutoff, SphericalAsPotential, Spheroid, Sum
+from bayesdust.potentials import (
+    GNFW,
+    MiyamotoNagai,
+    PowerLawCutoff,
+    SphericalAsPotential,
+    Spheroid,
+    Sum,
+)
 
 KIND = "milky_way"
 

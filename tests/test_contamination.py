@@ -31,7 +31,7 @@ ONE_NORMAL = """    mean = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0
 # A model heeds the probabilities, or it is said that it does not
 
 
-@pytest.mark.parametrize("name", programs.shipped())
+@pytest.mark.parametrize("name", programs.shipped("dwarf"))
 def test_every_shipped_model_heeds_probabilities(name):
     """The likelihood falls to that of the foreground as a star's probability falls to nought."""
     program = programs.load(name)
@@ -45,7 +45,7 @@ def test_every_shipped_model_heeds_probabilities(name):
     assert not posterior._is_mixture(program.model, none)
 
 
-@pytest.mark.parametrize("name", [n for n in programs.shipped() if n != "dsph_gnfw"])
+@pytest.mark.parametrize("name", [n for n in programs.shipped("dwarf") if n != "dsph_gnfw"])
 def test_a_mixture_is_refused_by_models_that_have_none(name):
     with pytest.raises(BayesdustError, match=f"{name} has no foreground"):
         posterior._prepare(programs.load(name), stars_of(p_member=0.9), {"membership": "mixture"})

@@ -171,7 +171,7 @@ def test_prior_of_the_density_survives_the_change_to_mass():
     assert abs(np.corrcoef(wrong, ln_r_s)[0, 1]) > 10 / np.sqrt(n)
 
 
-@pytest.mark.parametrize("name", list(programs.shipped()))
+@pytest.mark.parametrize("name", list(programs.shipped("dwarf")))
 def test_every_model_starts(name):
     """Finite density and gradient at prior medians, every product recorded, priors on one page."""
     program = programs.load(name)
@@ -241,7 +241,7 @@ REFUSED = {("dsph_flow", "anisotropy", "baes_van_hese"), *((m, "membership", "mi
 
 
 @pytest.mark.parametrize("option", VALUES)
-@pytest.mark.parametrize("name", list(programs.shipped()))
+@pytest.mark.parametrize("name", list(programs.shipped("dwarf")))
 def test_every_value_of_an_option_does_something(name, option):
     """No two values give the same density and the same J: an option that did nothing would."""
     rng = np.random.default_rng(8)

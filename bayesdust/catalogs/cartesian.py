@@ -100,6 +100,24 @@ def read_milky_way(
     )
 
 
+def read_places(
+    path_or_table: str | Path | Table,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Float[np.ndarray, "m 3"]:
+    """Places x, y, z (m, 3) [kpc, Galactocentric] from a table like those of stars.
+
+    Raises BayesdustError for a table that cannot be read, a missing column or a gap.
+    """
+    table = _read(path_or_table)
+    reader = ColumnReader(table, dict(columns or {}), dict(units or {}), words=CARTESIAN)
+    lacking = [name for name in PLACE if reader.find(name) is None]
+    if lacking:
+        problem = f"has no column {' and '.join(lacking)}; its columns are {reader.listing()}"
+        raise fault(table.where, problem, "places are given as x, y, z")
+    return np.stack([reader.read(name)[0] for name in PLACE], axis=1)
+
+
 def _read(source: str | Path | Table) -> SourceTable:
     if not isinstance(source, Table):
         content = read_bytes(str(source))

@@ -218,7 +218,7 @@ def fit_dust(
     sky = Sky.of(offsets, levels)
     knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
     cell, colour = sky.cell(offsets), magnitude - modulus(distance)
-    luminosity = Luminosity(float(np.quantile(colour, 0.001)), float(np.quantile(colour, 0.98)))
+    luminosity = Luminosity(float(np.quantile(colour, 0.001)), _faintest(sky, cell, colour))
     heights = _heights(sky, cell, offsets, distance, knots)
     stars = tuple(
         map(jnp.asarray, (cell, colour, limit - modulus(distance), _shares(distance, knots)))
@@ -349,6 +349,15 @@ def _heights(
     counts = np.maximum(np.bincount(cell, minlength=sky.cells), 1)
     sine = np.bincount(cell, offsets[:, 2] / np.maximum(distance, 1e-12), sky.cells) / counts
     return abs(sine[:, None] * 0.5 * (knots[1:] + knots[:-1]))
+
+
+def _faintest(sky: Sky, cell: np.ndarray, colour: np.ndarray) -> float:
+    """Where the luminosity function ends: what nearly all stars are brighter than where the sky is clear.
+
+    A few tenths fainter and it could take stars behind dust for faint ones.
+    """
+    faint = [np.quantile(colour[cell == i], 0.97) for i in range(sky.cells) if np.any(cell == i)]
+    return float(np.quantile(faint, 0.2))
 
 
 def _layer(height: Floats) -> Floats:

@@ -5,7 +5,6 @@ potential behind the true dust (`dynamics/weak_form.py`); a model's force enters
 at nodes (`dynamics/force_nodes.py`), so that a likelihood costs one small product.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ OPTIONS: dict[str, Any] = {"efficiency": "auto", "limit": None, "magnitude": "au
 BANDS = ("G", "phot_g_mean_mag")  # what `magnitude` is by itself
 CHOICES = {"efficiency": ("auto", "none", "given", "magnitudes")}
 DUST_DRAWS = 64
+AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
 HEIGHT = 1.1  # kpc, of Sigma
@@ -158,12 +158,16 @@ def record(data: GalaxyData, potential: Potential, halo: Potential) -> dict[str,
         "rho_dm_r": jax.vmap(lambda r: _shell_mean(halo, r))(jnp.asarray(SHELLS)),
     }
     if len(data.points):
-        products |= {
-            "phi": jax.vmap(potential.potential)(points),
-            "acceleration": jax.vmap(potential.acceleration)(points),
-            "rho": jax.vmap(potential.density)(points),
-            "rho_dm": jax.vmap(halo.density)(points),
-        }
+        products |= jax.lax.map(
+            lambda x: {
+                "phi": potential.potential(x),
+                "acceleration": potential.acceleration(x),
+                "rho": potential.density(x),
+                "rho_dm": halo.density(x),
+            },
+            points,
+            batch_size=AT_ONCE,
+        )
     for name, value in products.items():
         numpyro.deterministic(name, value)
     return products
@@ -256,7 +260,10 @@ def _scatter(
     for _ in range(2):
         scatter = np.asarray(covariance(tests, stars.x, stars.v, _pilot(sizes), weights=weights))
         inverse = np.linalg.solve(scatter, pulls)
-        before, sizes = sizes, -np.linalg.solve(pulls.T @ inverse, inverse.T @ np.asarray(found.constant))
+        before, sizes = (
+            sizes,
+            -np.linalg.solve(pulls.T @ inverse, inverse.T @ np.asarray(found.constant)),
+        )
         if np.all(abs(sizes - before) < 0.05):
             break
     return sizes, scatter
@@ -299,14 +306,3 @@ def _notes(chosen: dict[str, Any], number: int, n: int) -> list[str]:
             "bumps (option bump, in kpc) make fewer sums."
         )
     return notes
-
-
-def attributes(data: GalaxyData) -> dict[str, Any]:
-    """What a result says of its data, for the root of its DataTree."""
-    return {
-        "kind": "milky_way",
-        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
-        "sun": json.dumps(data.sun.tolist()),
-        "number_of_sums": data.number,
-        "pilot": json.dumps(data.pilot),
-    }

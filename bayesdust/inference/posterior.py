@@ -120,20 +120,30 @@ def fit(
     program = model if isinstance(model, Program) else load(model)
     if program.kind != "dwarf" or program.model is None:
         raise BayesdustError(f"{program.path} is not a NumPyro model of a dwarf galaxy.")
+    data = _prepare(program, stars, dict(options or {}))
+    draws, seed, name, facts = sample(program.model, data, method, settings)
+    tree = assemble(program, stars, data, draws, seed, name)
+    tree.attrs.update(facts)
+    return tree
+
+
+def sample(
+    model: Callable[[Any], Any], data: Any, method: str, settings: Mapping[str, Any]
+) -> tuple[Draws, int, str, dict[str, Any]]:
+    """Draws of a model's posterior, the seed, the method's full name, and facts for the root attributes.
+
+    Raises BayesdustError on an unknown method or setting.
+    """
     if method not in METHODS:
         raise BayesdustError(f"There is no method {method!r}: choose from {', '.join(METHODS)}.")
-    data = _prepare(program, stars, dict(options or {}))
     if method == "nuts":
         plan = _plan(nuts.Plan, method, settings)
-        draws = run_nuts(program.model, data, plan)
-        return assemble(program, stars, data, draws, plan.seed, method)
+        return run_nuts(model, data, plan), plan.seed, method, {}
     from bayesdust.inference import variational  # brings in flowjax, slow to import
 
     guide = _plan(variational.Plan, method, settings, guide=METHODS[method])
-    draws, facts = variational.run_vi(program.model, data, guide)
-    tree = assemble(program, stars, data, draws, guide.seed, f"vi-{guide.guide}")
-    tree.attrs.update(facts)
-    return tree
+    draws, facts = variational.run_vi(model, data, guide)
+    return draws, guide.seed, f"vi-{guide.guide}", facts
 
 
 def _plan(kind: Any, method: str, settings: Mapping[str, Any], **fixed: Any) -> Any:
@@ -209,13 +219,13 @@ def assemble(
 
 
 def constrain(
-    model: Callable[[Any], Any], data: DwarfData, z: Mapping[str, np.ndarray]
+    model: Callable[[Any], Any], data: Any, z: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Parameters and recorded products (chain, draw, ...) of unconstrained draws (chain, draw, ...)."""
     return _in_batches(_products(model, data), z)
 
 
-def _products(model: Callable[[Any], Any], data: DwarfData) -> Callable[[Any], dict[str, Any]]:
+def _products(model: Callable[[Any], Any], data: Any) -> Callable[[Any], dict[str, Any]]:
     """The compiled map from `_BATCH` unconstrained draws to parameters and products."""
     one = partial(constrain_fn, model, (data,), {}, return_deterministic=True)
     return jax.jit(jax.vmap(one))
@@ -242,7 +252,7 @@ def _in_batches(
     }
 
 
-def prior_latents(model: Callable[[Any], Any], data: DwarfData, seed: int) -> dict[str, np.ndarray]:
+def prior_latents(model: Callable[[Any], Any], data: Any, seed: int) -> dict[str, np.ndarray]:
     """Unconstrained draws (1, draw, ...) of the parameters from the prior."""
     sites = latent_sites(model, data)
     draw = Predictive(model, num_samples=PRIOR_DRAWS, return_sites=sites, parallel=True)

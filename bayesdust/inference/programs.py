@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,8 @@ class Program:
     kind : "dwarf" or "milky_way"
     model : NumPyro program of the prepared data, or None where `posterior` is defined
     posterior : (data, key) -> draws, or None
-    prepare : (stars, options) -> data, or None
+    prepare : (stars, options) -> data, or None; of the Milky Way (stars, options, points, seed,
+        on_progress) -> data
     sha256 : of the file's bytes
     """
 
@@ -38,7 +39,7 @@ class Program:
     kind: str
     model: Callable[[Any], Any] | None
     posterior: Callable[[Any, Any], Any] | None
-    prepare: Callable[[Any, Mapping[str, Any]], Any] | None
+    prepare: Callable[..., Any] | None
     sha256: str = ""
 
 
@@ -49,9 +50,11 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "models"
 
 
-def shipped() -> dict[str, Path]:
-    """Name -> file of every shipped model."""
-    return {path.stem: path for path in sorted(folder().glob("*.py")) if path.stem[0] != "_"}
+def shipped(kind: str | None = None) -> dict[str, Path]:
+    """Name -> file of every shipped model, or of those of one kind."""
+    paths = [path for path in sorted(folder().glob("*.py")) if path.stem[0] != "_"]
+    line = None if kind is None else f'KIND = "{kind}"'
+    return {p.stem: p for p in paths if line is None or line in p.read_text().splitlines()}
 
 
 def load(name_or_path: str | Path) -> Program:

@@ -63,7 +63,9 @@ class Spheroid(Potential):
 def _arc(e2: Array, s: Array) -> Array:
     """arcsin(e s)/e for e2 = e^2, which may be negative: int_0^s ds'/sqrt(1 - e^2 s'^2)."""
     near = abs(e2) < 1e-4
-    oblate, prolate = (jnp.sqrt(jnp.where(near | (sign * e2 < 0), 1.0, sign * e2)) for sign in (1, -1))
+    oblate, prolate = (
+        jnp.sqrt(jnp.where(near | (sign * e2 < 0), 1.0, sign * e2)) for sign in (1, -1)
+    )
     flat = jnp.arcsin(jnp.minimum(oblate * s, 1.0)) / oblate
     series = s * (1 + e2 * s**2 / 6 + 3 * e2**2 * s**4 / 40)
     return jnp.where(near, series, jnp.where(e2 > 0, flat, jnp.arcsinh(prolate * s) / prolate))

@@ -1,0 +1,181 @@
+"""From a model of the Milky Way and its stars to one ArviZ DataTree: posterior, prior, places."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.errors import BayesdustError
+from bayesdust.inference import galaxy
+from bayesdust.inference.galaxy import CIRCLES, SHELLS, GalaxyData
+from bayesdust.inference.nuts import Draws, latent_sites, stage_key
+from bayesdust.inference.posterior import SCHEMA_VERSION, constrain, prior_latents, sample
+from bayesdust.inference.programs import Program, check
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+log = logging.getLogger(__name__)
+
+#: unit and long name of the variables that models record; a user's own are left without.
+LABELS = {
+    "rho_dm_sun": ("GeV/cm3", "dark-matter density in the plane at the Sun"),
+    "rho_dm_sun_msun_pc3": ("Msun/pc3", "dark-matter density in the plane at the Sun"),
+    "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
+    "v_circ": ("km/s", "circular velocity"),
+    "rho_dm_r": ("Msun/kpc3", "dark-matter density, mean over shells"),
+    "phi": ("km2/s2", "gravitational potential"),
+    "acceleration": ("km2/(s2 kpc)", "acceleration"),
+    "rho": ("Msun/kpc3", "mass density"),
+    "rho_dm": ("Msun/kpc3", "dark-matter density"),
+    "epsilon": ("", "share of the stars that the dust lets through"),
+    "chi2": ("", "chi2 of the sums over the stars"),
+    "gamma": ("", "inner slope of the dark halo"),
+    "q": ("", "axis ratio of the dark halo, below 1 oblate"),
+    "r_s": ("kpc", "scale radius of the dark halo"),
+    "ln_rho_dm": ("", "ln of the dark-matter density in the plane at the Sun in Msun/kpc3"),
+    "ln_r_s": ("", "ln of the scale radius of the dark halo in kpc"),
+    "ln_q": ("", "ln of the axis ratio of the dark halo"),
+    "mass_disc": ("Msun", "mass of the discs"),
+    "ln_mass_disc": ("", "ln of the mass of the discs in Msun"),
+    "ln_a_disc": ("", "ln of the length of the discs in kpc"),
+    "ln_b_disc": ("", "ln of the height of the discs in kpc"),
+    "ln_mass_bulge": ("", "ln of the mass of the bulge in Msun"),
+}
+PLACES = {"x": "Galactocentric x", "y": "Galactocentric y", "z": "height above the plane"}
+COORDINATES = {
+    "R": ("kpc", "distance from the axis"),
+    "r": ("kpc", "distance from the centre"),
+    "point": ("", "row of the place in the table of places, from 0"),
+    "component": ("", "Cartesian component"),
+}
+DIMENSIONS = {
+    "v_circ": ["R"],
+    "rho_dm_r": ["r"],
+    "phi": ["point"],
+    "rho": ["point"],
+    "rho_dm": ["point"],
+    "epsilon": ["point"],
+    "acceleration": ["point", "component"],
+}
+
+
+def fit(
+    program: Program,
+    stars: MilkyWayStars,
+    points: Float[np.ndarray, "m 3"] | None = None,
+    *,
+    method: str = "nuts",
+    options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    **settings: Any,
+) -> "DataTree":
+    """Posterior of the Milky Way's force, dark matter and dust; `points` (m, 3) [kpc] are places of interest.
+
+    `method` and `settings` as in `posterior.fit`. Raises BayesdustError on a model that breaks the
+    contract, an unknown method, option or setting.
+    """
+    if program.model is None:
+        raise BayesdustError(f"{program.path} is not a NumPyro model of the Milky Way.")
+    prepare = program.prepare or galaxy.prepare
+    seed = int(settings.get("seed", 0))
+    data = prepare(stars, dict(options or {}), points, seed, on_progress)
+    if not isinstance(data, GalaxyData):
+        raise BayesdustError(
+            f"{program.path}: prepare(stars, options, points, seed, on_progress) must return what "
+            "galaxy.prepare returns."
+        )
+    check(program, data)
+    for note in data.notes:
+        log.warning("warning: %s", note)
+    draws, seed, name, facts = sample(
+        program.model, data, method, settings | {"on_progress": on_progress}
+    )
+    tree = assemble(program, stars, data, draws, seed, name)
+    tree.attrs.update(facts)
+    return tree
+
+
+def assemble(
+    program: Program, stars: MilkyWayStars, data: GalaxyData, draws: Draws, seed: int, method: str
+) -> "DataTree":
+    """The DataTree of a finished run; see the groups in docs/output.md."""
+    import arviz as az
+    import xarray as xr
+
+    assert program.model is not None
+    posterior = constrain(program.model, data, draws.z)
+    groups = {
+        "posterior": posterior | _efficiency(data, posterior, seed),
+        "sample_stats": draws.stats,
+        "prior": constrain(program.model, data, prior_latents(program.model, data, seed)),
+    }
+    tree = az.from_dict(
+        {name: group for name, group in groups.items() if group},
+        coords={
+            "R": CIRCLES,
+            "r": SHELLS,
+            "point": np.arange(len(data.points)),
+            "component": ["ax", "ay", "az"],
+        },
+        dims=DIMENSIONS,
+    )
+    places = {name: ("point", data.points[:, i]) for i, name in enumerate(PLACES)}
+    tree["constant_data"] = xr.DataTree(
+        xr.Dataset(places, coords={"point": np.arange(len(data.points))})
+    )
+    _label(tree)
+    tree.attrs.update(_attributes(program, stars, data, seed, method))
+    return tree
+
+
+def _efficiency(
+    data: GalaxyData, posterior: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """Draws of the efficiency at the points, dealt out to the posterior's; none where it is not known."""
+    if data.epsilon is None or not len(data.points):
+        return {}
+    shape = next(iter(posterior.values())).shape[:2]
+    rng = np.random.default_rng(int(np.asarray(stage_key(seed, "epsilon"))[-1]))
+    return {"epsilon": data.epsilon[rng.integers(len(data.epsilon), size=shape)]}
+
+
+def _label(tree: "DataTree") -> None:
+    """Units and long names on every variable and coordinate of ours."""
+    for title, group in tree.children.items():
+        for name, variable in group.data_vars.items():
+            unit, long_name = LABELS.get(str(name), ("", str(name)))
+            if title == "constant_data":
+                unit, long_name = "kpc", PLACES[str(name)]
+            variable.attrs.update(units=unit, long_name=long_name)
+        for name, (unit, long_name) in COORDINATES.items():
+            if name in group.coords:
+                group.coords[name].attrs.update(units=unit, long_name=long_name)
+
+
+def _attributes(
+    program: Program, stars: MilkyWayStars, data: GalaxyData, seed: int, method: str
+) -> dict[str, Any]:
+    assert program.model is not None
+    sites = latent_sites(program.model, data)
+    return {
+        "kind": "milky_way",
+        "model": program.name,
+        "method": method,
+        "seed": seed,
+        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
+        "parameters": json.dumps(sites),
+        "sun": json.dumps(data.sun.tolist()),
+        "chi2_dof": data.number - len(sites),
+        "pilot": json.dumps(data.pilot),
+        "source": stars.source,
+        "data_sha256": stars.sha256,
+        "notes": json.dumps(data.notes),
+        "bayesdust_version": metadata.version("bayesdust"),
+        "schema_version": SCHEMA_VERSION,
+    }
