@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.coordinates import ICRS, Galactocentric, SkyCoord
 from astropy.coordinates import CartesianDifferential as Velocity
 
-from bayesdust.catalogs.frames import SolarFrame, galactocentric, jacobian, propagate
+from bayesdust.catalogs.frames import SolarFrame, galactocentric, icrs, jacobian, propagate
 from bayesdust.errors import BayesdustError
 from bayesdust.units import DEG, MAS, MAS_DEG, MAS_YR_KPC_KMS
 
@@ -82,6 +82,23 @@ def test_the_rotation_is_one_and_puts_the_sun_where_it_is(name):
     centre = np.array([[sun.centre_ra, sun.centre_dec, 1.0 / sun.distance, 0.0, 0.0, 0.0]])
     np.testing.assert_allclose(galactocentric(centre, sun)[0], 0.0, atol=1e-14)
     assert np.linalg.norm(sun.position) == pytest.approx(sun.distance)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_there_and_back_again(name):
+    """Relative to the distance from the Galactic centre, which x has been added to."""
+    sun, observed = FRAMES[name], mock_sky()
+    again = icrs(*galactocentric(observed, sun), sun)
+    assert (again[:, 0] >= 0).all()
+    rounding = 1e-14 * np.maximum(1.0, observed[:, 2:3] * sun.distance)
+    for columns, scale in ((slice(0, 2), 360.0), (slice(2, 3), observed[:, 2:3])):
+        off = abs(again[:, columns] - observed[:, columns])
+        assert (off <= 5 * rounding * scale).all()
+    speed = np.linalg.norm(observed[:, 3:5], axis=1) * MAS_YR_KPC_KMS / observed[:, 2]
+    fastest = (300.0 + np.hypot(speed, observed[:, 5]))[:, None] * rounding
+    assert (abs(again[:, 5:] - observed[:, 5:]) <= 5 * fastest).all()
+    across = abs(again[:, 3:5] - observed[:, 3:5]) * MAS_YR_KPC_KMS / observed[:, 2:3]
+    assert (across <= 5 * fastest).all()
 
 
 # Errors

@@ -127,6 +127,25 @@ def galactocentric(observed: Observations, sun: SolarFrame) -> tuple[Vectors, Ve
     return x, v
 
 
+def icrs(x: Vectors, v: Vectors, sun: SolarFrame) -> Observations:
+    """What is observed, as in `OBSERVED`, of stars at x (n, 3) [kpc] with v (n, 3) [km/s].
+
+    The inverse of `galactocentric`; 0 <= ra < 360. No star may be where the Sun is.
+    """
+    place = (x - sun.position) @ sun.rotation
+    motion = (v - sun.velocity) @ sun.rotation
+    observed = np.empty((len(x), 6))
+    observed[:, 0] = np.arctan2(place[:, 1], place[:, 0]) / DEG % 360.0
+    observed[:, 1] = np.arctan2(place[:, 2], np.hypot(place[:, 0], place[:, 1])) / DEG
+    observed[:, 2] = 1.0 / np.linalg.norm(place, axis=1)
+    r, p, q = _triad(observed)
+    across = observed[:, 2:3] / MAS_YR_KPC_KMS * motion
+    observed[:, 3] = np.sum(across * p, axis=1)
+    observed[:, 4] = np.sum(across * q, axis=1)
+    observed[:, 5] = np.sum(motion * r, axis=1)
+    return observed
+
+
 def jacobian(observed: Observations, sun: SolarFrame) -> Matrices:
     """d(x, v) / d(ra cos dec [mas], dec [mas], parallax, pmra, pmdec, radial_velocity), (n, 6, 6).
 
