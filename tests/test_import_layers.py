@@ -37,6 +37,7 @@ FLOORS = {
     "disc_galaxy": 3,
     "disc_mocks": 3,
     "distribution": 3,
+    "dusty_mocks": 3,
     "dynamics": 3,
     "interop": 3,
     "mocks": 3,
