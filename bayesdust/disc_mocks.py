@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 SURVEY = Ball(centre=(-8.122, 0.0, 0.0208), radius=4.0)
 
 _BATCH = 1 << 16  # proposals at a time
+_CHUNK = 1 << 11  # of them in memory, where a potential is an integral at each
 _MARGIN = np.log(1.1)  # of the envelope above the largest density met on a cell's corners
 _CELLS = 334, 80, 40  # in ln R_c, R and |z|
 
@@ -185,8 +186,9 @@ def _log_weights(disc: Disc, R: Real, z: Real) -> tuple[Array, Array]:
 def _weigh(disc: Disc, ln_R_c: Real, R: Real, z: Real) -> tuple[Array, Array, Array]:
     """`Disc.log_weight`, L [kpc km/s] and sigma [km/s] of proposals (m,)."""
     R_c, R = jnp.exp(jnp.asarray(ln_R_c)), jnp.asarray(R)
-    phi = jax.vmap(lambda R, z: disc.potential.potential(jnp.array([R, 0.0, z])))(R, jnp.asarray(z))
-    orbits = jax.vmap(disc.circular)(R_c)
+    point = lambda p: disc.potential.potential(jnp.array([p[0], 0.0, p[1]]))  # noqa: E731
+    phi = jax.lax.map(point, (R, jnp.asarray(z)), batch_size=_CHUNK)
+    orbits = jax.lax.map(disc.circular, R_c, batch_size=_CHUNK)
     return disc.log_weight(R_c, orbits, R, phi), orbits.L, disc.sigma(R_c)
 
 
