@@ -49,7 +49,9 @@ KNOTS = (
     3.5,
 )  # kpc; the last is the farthest star
 SPREAD = 1.5  # sd of ln of a step's dust about the layer's
+CLOUD = 4.0  # times the layer's: more dust than that in a step grows exponentially rare
 STRENGTH, HEIGHT = 0.7, 0.15  # mag/kpc and kpc, of the layer that the prior is about
+STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
 FAINTEST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
 STEP = 0.01  # mag, of the tables
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
@@ -108,7 +110,7 @@ class Sky:
             latitude = np.arcsin(mine[:, 1])
             wide = np.ptp(mine[:, 0]) * np.cos(np.median(latitude))
             axis[i] = int(wide < np.ptp(latitude))
-            edge[i] = np.median(mine[:, axis[i]])
+            edge[i] = _between(mine[:, axis[i]])
             above = mine[:, axis[i]] > edge[i]
             parts[2 * i + 1], parts[2 * i + 2] = members[~above], members[above]
         return cls(axis, edge, levels)
@@ -205,8 +207,9 @@ def fit_dust(
 ) -> DustMap:
     """The dust between the Sun and stars at `offsets` [kpc] of apparent `magnitude`, seen down to `limit`.
 
-    The prior of a step's extinction is log-normal (`SPREAD`) about a layer exp(-|z|/h). `steps` is the
-    most that L-BFGS takes.
+    The prior of a step's extinction is log-normal (`SPREAD`) about a layer exp(-|z|/h), and falls as
+    exp(-A/(`CLOUD` layer)): where the clump is hidden the likelihood is level in A, and only the prior ends
+    it. `steps` is the most that L-BFGS takes.
 
     Raises BayesdustError for a magnitude that is not finite or beyond the limit.
     """
@@ -294,13 +297,14 @@ class _Posterior:
         ln_phi, ln_share = tables
         seen = self.luminosity.at(ln_phi, colour - patches(extinction, patchiness))
         share = self.luminosity.at(ln_share, faintest - patches(extinction, patchiness))
-        return _mean_of_patches(seen) - _mean_of_patches(share)
+        expected = _mean_of_patches(seen) - _mean_of_patches(share)
+        return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
 
     def energy(self, p: Array, stars: tuple[Array, ...]) -> Array:
         ln_phi, patchiness, u = self.parts(p)
         steps = self.steps(u)
         smooth = jnp.sum((jnp.diff(ln_phi, 2) / 0.5) ** 2) + ln_phi[-1] ** 2
-        prior = 0.5 * (jnp.sum(u**2) + smooth)
+        prior = 0.5 * (jnp.sum(u**2) + smooth) + jnp.sum(steps / (CLOUD * self.layer))
         tables = self.luminosity.tables(ln_phi)
         return prior - jnp.sum(self.ln_likelihood(tables, patchiness, steps[stars[0]], stars[1:]))
 
@@ -328,6 +332,12 @@ def _roots(
     np.add.at(curvature, np.asarray(stars[0]), gradient[:, :, None] * gradient[:, None, :])
     inverse = np.linalg.inv(np.linalg.cholesky(curvature))
     return np.asarray(change[:, :, None] * inverse.transpose(0, 2, 1))
+
+
+def _between(values: Floats) -> float:
+    """A number between the lower and the upper half, none of them itself."""
+    ordered, half = np.sort(values), len(values) // 2
+    return float(0.5 * (ordered[half - 1] + ordered[half])) if half else 0.0
 
 
 def _directions(offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
