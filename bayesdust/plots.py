@@ -41,7 +41,7 @@ def figure(width: float = 4.8, height: float = 4.0) -> tuple[Figure, Axes]:
     return fig, fig.subplots()
 
 
-def _legend(ax: Axes) -> None:
+def legend(ax: Axes) -> None:
     """A legend above the axes, where it hides no data, in as many columns as the width allows."""
     labels = ax.get_legend_handles_labels()[1]
     room = 1.08 * ax.bbox.width / ax.figure.dpi  # layout will widen the axes a little
@@ -67,7 +67,9 @@ def _legend_width(labels: list[str], ncols: int) -> float:
 # --- bands over a coordinate -------------------------------------------------------------------
 
 
-def _band(tree: DataTree, group: str, name: str, dim: str) -> tuple[np.ndarray, np.ndarray] | None:
+def read_band(
+    tree: DataTree, group: str, name: str, dim: str
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Coordinate (n,) and quantiles (5, n) at `LEVELS` over finite draws, None if absent."""
     if group not in tree.children or name not in dataset(tree, group):
         return None
@@ -78,12 +80,12 @@ def _band(tree: DataTree, group: str, name: str, dim: str) -> tuple[np.ndarray, 
     return (x, np.quantile(y, LEVELS, axis=0)) if len(y) else None
 
 
-def _bands(tree: DataTree, ax: Axes, name: str, dim: str, log: bool = True) -> np.ndarray:
+def draw_bands(tree: DataTree, ax: Axes, name: str, dim: str, log: bool = True) -> np.ndarray:
     """Draw prior, posterior and truth of one variable; return the posterior's quantiles (5, n)."""
-    band = _band(tree, "posterior", name, dim)
+    band = read_band(tree, "posterior", name, dim)
     if band is None:
         raise BayesdustError(f"the posterior holds no finite '{name}' over '{dim}' to draw")
-    prior = _band(tree, "prior", name, dim)
+    prior = read_band(tree, "prior", name, dim)
     if prior is not None:
         x, q = prior
         ax.fill_between(x, q[0], q[4], color=GREY, alpha=0.22, lw=0, label="prior, 95 %")
@@ -127,10 +129,10 @@ def _mark_radii(tree: DataTree, ax: Axes) -> None:
     for (label, text), side in zip(marks, _sides(r), strict=True):
         index = radius_index(r, label)
         if index is not None:
-            _mark(ax, float(r.values[index]), text, side)
+            mark(ax, float(r.values[index]), text, side)
 
 
-def _mark(ax: Axes, x: float, text: str, side: str) -> None:
+def mark(ax: Axes, x: float, text: str, side: str) -> None:
     """A dotted vertical line with its name at the top, on the given side."""
     ax.axvline(x, color=BLACK, lw=0.8, ls=":", zorder=1)
     ax.annotate(
@@ -158,7 +160,7 @@ def density_profile(tree: DataTree, ax: Axes, published: Table | None = None) ->
 
     `published` values of log10_rho[0.15kpc] are drawn as points with errors.
     """
-    _bands(tree, ax, "rho", "r")
+    draw_bands(tree, ax, "rho", "r")
     _mark_radii(tree, ax)
     points = published_values(published, "log10_rho[0.15kpc]")
     places = _beside(0.15, len(points))
@@ -166,36 +168,36 @@ def density_profile(tree: DataTree, ax: Axes, published: Table | None = None) ->
         error = 10.0**value * np.array([[1 - 10.0**-minus], [10.0**plus - 1]])
         ax.errorbar(x, 10.0**value, error, **_point(i), label=plain(label))
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$\rho_{\rm DM}(r)$ [M$_\odot$ kpc$^{-3}$]")
-    _legend(ax)
+    legend(ax)
     return ax
 
 
 def mass_profile(tree: DataTree, ax: Axes) -> Axes:
     """Enclosed dark mass M(<r) [Msun] against r [kpc]: posterior over prior, truth dashed."""
-    _bands(tree, ax, "mass", "r")
+    draw_bands(tree, ax, "mass", "r")
     _mark_radii(tree, ax)
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$M(<r)$ [M$_\odot$]")
-    _legend(ax)
+    legend(ax)
     return ax
 
 
 def velocity_curve(tree: DataTree, ax: Axes) -> Axes:
     """Circular velocity v_circ(r) [km/s] against r [kpc]: posterior over prior, truth dashed."""
-    _bands(tree, ax, "v_circ", "r")
+    draw_bands(tree, ax, "v_circ", "r")
     _mark_radii(tree, ax)
-    _plain_numbers(ax)
+    plain_numbers(ax.yaxis)
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$v_{\rm circ}(r)$ [km s$^{-1}$]")
-    _legend(ax)
+    legend(ax)
     return ax
 
 
-def _plain_numbers(ax: Axes) -> None:
+def plain_numbers(axis: Any) -> None:
     """Label a logarithmic axis that spans a decade or two with 1, 2, 5, 10, ..."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 # --- J against angle -----------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def j_profile(tree: DataTree, ax: Axes, published: Table | None = None) -> Axes:
 
     Published points at one angle are spread by at most 3 % of it, to stay legible.
     """
-    q = _bands(tree, ax, "log10_J", "angle", log=False)
+    q = draw_bands(tree, ax, "log10_J", "angle", log=False)
     references: dict[str, int] = {}
     ends = [float(q[0].min()), float(q[4].max())]
     for angle in published_angles(published):
@@ -242,7 +244,7 @@ def j_profile(tree: DataTree, ax: Axes, published: Table | None = None) -> Axes:
     ax.set_xlim(low, high * 1.1)
     ax.set(xlabel=r"$\theta$ [deg]", ylabel=r"$\log_{10} J(<\theta)$ [GeV$^2$ cm$^{-5}$]")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    _legend(ax)
+    legend(ax)
     return ax
 
 
@@ -258,7 +260,7 @@ def dispersion_profile(tree: DataTree, ax: Axes, n_bins: int | None = None) -> A
     points: the same estimate made on stars drawn from the posterior predictive (68 %), so what a
     velocity gradient adds to the points it adds to the boxes, not to the band.
     """
-    band = _band(tree, "posterior", "sigma_los", "R")
+    band = read_band(tree, "posterior", "sigma_los", "R")
     if band is None:
         raise BayesdustError("the posterior holds no finite 'sigma_los' over 'R' to draw")
     x, q = band
@@ -275,9 +277,9 @@ def dispersion_profile(tree: DataTree, ax: Axes, n_bins: int | None = None) -> A
     ax.set_ylim(0, 1.15 * top)
     at_half = dispersion(tree)
     if at_half is not None:
-        _mark(ax, at_half.radius, r"$R_{\rm half}$", "left")
+        mark(ax, at_half.radius, r"$R_{\rm half}$", "left")
     ax.set(xlabel="$R$ [kpc]", ylabel=r"$\sigma_{\rm los}(R)$ [km s$^{-1}$]")
-    _legend(ax)
+    legend(ax)
     return ax
 
 

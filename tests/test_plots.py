@@ -61,7 +61,7 @@ def test_a_variable_that_is_missing_is_a_clear_error(tree, name):
 
 
 def test_bands_hold_the_quantiles_of_the_draws(tree):
-    x, q = plots._band(tree, "posterior", "rho", "r")
+    x, q = plots.read_band(tree, "posterior", "rho", "r")
     draws = tree["posterior"]["rho"].values.reshape(-1, x.size)
     np.testing.assert_allclose(q[1], np.percentile(draws, 16, axis=0), rtol=1e-12)
     np.testing.assert_allclose(q[4], np.percentile(draws, 97.5, axis=0), rtol=1e-12)
