@@ -1,4 +1,4 @@
-"""The diagnostics gate: whether the draws of a posterior may be believed, and can be of a dwarf.
+"""The diagnostics gate: whether the draws of a posterior may be believed, and can be of these stars.
 
 R-hat and effective sample sizes are the rank-normalised split-chain ones of Vehtari et al. (2021,
 Bayesian Analysis 16, 667); E-BFMI is that of Betancourt (2016, arXiv:1604.00695); the Pareto k of
@@ -18,6 +18,7 @@ from bayesdust.summary import (
     chain_draws,
     dataset,
     is_constant,
+    is_milky_way,
     is_variational,
     parameters,
     scalars,
@@ -36,6 +37,7 @@ EBFMI_MIN = 0.3
 PARETO_K_MAX = 0.7
 DISPERSION_FACTOR = 2.0  # between sigma_los at R_half and the published one
 DISPERSION_MAX = 30.0  # km/s, where none is published
+CHI2_SIGMAS = 5.0  # above the degrees of freedom, in the sd of chi2
 
 
 class Check(NamedTuple):
@@ -76,7 +78,8 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
 
     Converged draws can still be of the wrong stars: sigma_los at R_half must not lie, with its
     whole 95 % interval, beyond a factor 2 of the galaxy's published dispersion, or above 30 km/s
-    where none is known. A J-factor far from all of `published` is only warned of.
+    where none is known. A J-factor far from all of `published` is only warned of. For the Milky Way
+    the sums of the weak form must fit: the median of chi2 is at most dof + 5 sqrt(2 dof).
     """
     table = summarise(tree) if table is None else table
     checks = [_check_finite(tree), _check_moved(tree, table)]
@@ -85,7 +88,7 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
     else:
         checks += [_check_rhat(tree, table), _check_ess(table, "bulk"), _check_ess(table, "tail")]
         checks += [_check_divergences(tree), _check_ebfmi(tree)]
-    checks += _check_plausible(tree)
+    checks += [_check_fit(tree)] if is_milky_way(tree) else _check_plausible(tree)
     method = str(tree.attrs.get("method", "unknown"))
     passed = all(check.ok for check in checks)
     return Verdict(passed, tuple(checks), method, far_from_published(table, published))
@@ -120,6 +123,31 @@ def _check_plausible(tree: DataTree) -> list[Check]:
     threshold = high if found.median > low else low
     sentence = f"{here}, {beside}{advice}."
     return [Check("plausible", found.median, threshold, not advice, sentence)]
+
+
+def _check_fit(tree: DataTree) -> Check:
+    """Whether the sums over the stars vanish within their errors, as the equation wants."""
+    found, dof = scalars(tree).get("chi2"), float(tree.attrs.get("chi2_dof", math.nan))
+    if found is None or not dof > 0:
+        sentence = "chi2 of the sums and its degrees of freedom are not known: the fit is unproven."
+        return Check("fit", math.nan, math.nan, False, sentence)
+    value, limit = float(np.median(found.draws)), dof + CHI2_SIGMAS * math.sqrt(2 * dof)
+    ok = value <= limit
+    sentence = (
+        f"The sums over the stars have chi2 = {value:.0f} (median) for {dof:.0f} degrees of freedom "
+        f"(at most {limit:.0f} wanted)"
+    )
+    if ok:
+        sentence += "."
+    elif math.isnan(value):
+        sentence = "chi2 of the sums is not finite in every draw, so the fit is unproven."
+    else:
+        sentence += (
+            ": the Boltzmann equation does not hold for these stars, this dust and this potential. "
+            "The stars may be out of equilibrium or chosen by more than their place, or the dust "
+            "or the potential may need more freedom."
+        )
+    return Check("fit", value, limit, ok, sentence)
 
 
 def _worst(table: Table, column: str, sign: float) -> tuple[str, float]:

@@ -38,6 +38,13 @@ SYMBOLS = {
     "r_a": r"$r_{\rm a}$",
     "ln_r_a": r"$\ln r_{\rm a}$",
     "ln_mass": r"$\ln M(<1.8\,R_{\rm half})$",
+    "ln_rho_dm": r"$\ln \rho_{\rm DM}$",
+    "q": r"$q$",
+    "ln_mass_disc": r"$\ln M_{\rm disc}$",
+    "a_disc": r"$a_{\rm disc}$",
+    "b_disc": r"$b_{\rm disc}$",
+    "ln_mass_bulge": r"$\ln M_{\rm bulge}$",
+    "rho_dm_sun": r"$\rho_{\rm DM,\odot}$",
 }
 
 

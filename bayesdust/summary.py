@@ -33,6 +33,9 @@ QUANTILES = {
     "q95": 0.95,
     "q975": 0.975,
 }
+POINTS_MAX = 200  # user-given places that are all reported; of more, the first POINTS_LISTED are
+POINTS_LISTED = 50
+CIRCLE = 8.0  # kpc, the radius at which the Milky Way's circular velocity is reported
 PROFILES = {"r", "R", "angle", "star"}  # dimensions of curves, reported at chosen places
 # and of what a network, a free profile or a histogram is made of: not reported
 WEIGHTS = {"weight", "knot", "turn", "velocity_bin"}
@@ -50,6 +53,11 @@ class Scalar(NamedTuple):
 def is_variational(tree: DataTree) -> bool:
     """Whether the draws come from a variational guide (root attribute `method` starts "vi")."""
     return str(tree.attrs.get("method", "")).lower().startswith("vi")
+
+
+def is_milky_way(tree: DataTree) -> bool:
+    """Whether the draws are of the Milky Way's force and dust (root attribute `kind`), not of a dwarf."""
+    return str(tree.attrs.get("kind", "dwarf")) == "milky_way"
 
 
 def parameters(tree: DataTree) -> list[str]:
@@ -84,18 +92,24 @@ def dataset(tree: DataTree, group: str) -> Any:
 
 
 def scalars(tree: DataTree, group: str = "posterior") -> dict[str, Scalar]:
-    """Draws of every reported quantity: scalar parameters first, then derived scalars.
+    """Draws of every reported quantity: scalar parameters first, then derived scalars, then points.
 
-    Derived scalars are J and D at 0.1, 0.2, 0.5 and 1 deg and the logarithms (base 10) of density
-    and enclosed mass at 0.15 kpc, R_half and 1.8 R_half. For all logarithms the unit is that of
-    the argument. A quantity that the tree does not hold is left out.
+    Derived scalars of a dwarf are J and D at 0.1, 0.2, 0.5 and 1 deg and the logarithms (base 10) of
+    density and enclosed mass at 0.15 kpc, R_half and 1.8 R_half. For all logarithms the unit is that of
+    the argument. Those of the Milky Way are all that is not a parameter, and v_circ at 8 kpc; what is
+    given at points stands point by point (rho[3], acceleration[az,3]), of more than 200 points for
+    the first 50. A quantity that the tree does not hold is left out.
     """
     data = dataset(tree, group)
     first = [name for name in parameters(tree) if name in data]
     names = first + [name for name in data.data_vars if name not in first]
-    found = {str(n): scalar for name in names for n, scalar in _plain(name, data[name])}
-    found |= dict(_angular(data)) | dict(_radial(data))
-    return found
+    names.sort(key=lambda name: "point" in data[name].dims)  # stable: points go last
+    places = [name for name in names if "point" in data[name].dims]
+    found = {str(n): scalar for n in names if n not in places for n, scalar in _plain(n, data[n])}
+    if is_milky_way(tree):
+        found = {n: s._replace(derived=n not in first) for n, s in found.items()}
+    found |= dict(_angular(data)) | dict(_radial(data)) | dict(_circular(data))
+    return found | {n: scalar for name in places for n, scalar in _pointwise(name, data[name])}
 
 
 def _plain(name: str, variable: Any) -> Iterator[tuple[str, Scalar]]:
@@ -108,6 +122,29 @@ def _plain(name: str, variable: Any) -> Iterator[tuple[str, Scalar]]:
         label = f"{name}[{','.join(map(str, place))}]" if place else name
         draws = chain_draws(variable.isel(dict(zip(rest, place, strict=True))))
         yield label, Scalar(_unit(variable), draws, False)
+
+
+def _pointwise(name: str, variable: Any) -> Iterator[tuple[str, Scalar]]:
+    """What is given at points, name[0] or name[ax,0] for a vector."""
+    first = variable.isel(point=slice(points_listed(variable.sizes["point"])))
+    for place, values in _components(first, ("chain", "draw")):
+        for i, draws in enumerate(values):
+            yield f"{name}[{place}{i}]", Scalar(_unit(variable), draws, True)
+
+
+def _components(variable: Any, last: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """The points (first axis) of each component, with "ax," and its like; "" for a scalar field."""
+    if "component" not in variable.dims:
+        yield "", np.asarray(variable.transpose("point", *last).values, dtype=float)
+        return
+    for i, label in enumerate(variable["component"].values):
+        part = variable.isel(component=i).transpose("point", *last)
+        yield f"{label},", np.asarray(part.values, dtype=float)
+
+
+def points_listed(count: int) -> int:
+    """How many of so many points the table lists."""
+    return count if count <= POINTS_MAX else POINTS_LISTED
 
 
 def _unit(variable: Any) -> str:
@@ -130,12 +167,21 @@ def _angular(data: Any) -> Iterator[tuple[str, Scalar]]:
 
 def _radial(data: Any) -> Iterator[tuple[str, Scalar]]:
     for name in ("rho", "mass"):
-        for label in RADII if name in data else ():
+        for label in RADII if name in data and "r" in data[name].dims else ():
             index = radius_index(data["r"], label)
             if index is not None:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     value = np.log10(chain_draws(data[name].isel(r=index)))
                 yield f"log10_{name}[{label}]", Scalar(_unit(data[name]), value, True)
+
+
+def _circular(data: Any) -> Iterator[tuple[str, Scalar]]:
+    """v_circ of the Milky Way, over R in the plane; that of a dwarf is over r."""
+    if "v_circ" in data and "R" in data["v_circ"].dims:
+        index = _match(data["R"].values, CIRCLE)
+        if index is not None:
+            draws = chain_draws(data["v_circ"].isel(R=index))
+            yield f"v_circ[{CIRCLE:g}kpc]", Scalar(_unit(data["v_circ"]), draws, True)
 
 
 def true_values(tree: DataTree) -> dict[str, float]:
@@ -160,6 +206,20 @@ def true_values(tree: DataTree) -> dict[str, float]:
                 grid, value = np.log(truth["r"].values), np.log10(truth[name].values)
                 r = float(posterior["r"].values[index])
                 found[f"log10_{name}[{label}]"] = float(np.interp(math.log(r), grid, value))
+    return found | _galactic_truth(truth)
+
+
+def _galactic_truth(truth: Any) -> dict[str, float]:
+    """Truth of v_circ at 8 kpc and of what is given at points."""
+    found: dict[str, float] = {}
+    if "v_circ" in truth and truth["v_circ"].dims == ("R",):
+        index = _match(truth["R"].values, CIRCLE)
+        if index is not None:
+            found[f"v_circ[{CIRCLE:g}kpc]"] = float(truth["v_circ"].values[index])
+    for name, variable in truth.data_vars.items():
+        if "point" in variable.dims:
+            for place, values in _components(variable, ()):
+                found |= {f"{name}[{place}{i}]": float(value) for i, value in enumerate(values)}
     return found
 
 
@@ -190,6 +250,9 @@ def summarise(tree: DataTree) -> Table:
         "Posterior summary; qNN are equal-tailed quantiles in percent; "
         "the unit of a log10 quantity is that of its argument"
     )
+    count = dataset(tree, "posterior").sizes.get("point", 0)
+    if points_listed(count) < count:
+        table.meta["description"] += f"; of {count} points the first {POINTS_LISTED} are listed"
     return table
 
 
