@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdust import galaxy_report
 from bayesdust.gate import Verdict, verdict
-from bayesdust.influence import Dispersion, dispersion, prior_share
+from bayesdust.influence import dispersion, prior_share
 from bayesdust.report_figures import figures
 from bayesdust.report_numbers import comparison, find_row, format_row, headlines, interval
 from bayesdust.style import decimals
-from bayesdust.summary import dataset, is_variational, parameters, summarise
+from bayesdust.summary import dataset, is_milky_way, is_variational, parameters, summarise
 
 if TYPE_CHECKING:
     from astropy.table import Row, Table
@@ -39,6 +40,7 @@ CHECKS = {
     "ebfmi": "E-BFMI",
     "pareto_k": "Pareto k",
     "plausible": "plausible dispersion",
+    "fit": "fit of the sums",
 }
 FACTS = (  # key of the galaxy, label, unit
     ("ra", "right ascension", "deg"),
@@ -109,29 +111,50 @@ def _context(
     run: dict[str, Any],
 ) -> dict[str, Any]:
     share = prior_share(tree)
-    limit = dispersion(tree)
-    galaxy = _galaxy(tree)
     warnings = [str(text) for text in run.pop("warnings", None) or []]
-    return {
-        "title": f"{galaxy.get('name') or 'Galaxy'}: dark-matter density and J-factor",
-        "galaxy": galaxy,
+    if is_milky_way(tree):
+        special = galaxy_report.context(tree, table, share)
+    else:
+        special = _dwarf_context(tree, table, share, published)
+    return special | {
         "outcome": outcome,
         "checks": CHECKS,
         "banner": _banner(outcome),
-        "remarks": [*_notes(tree), *outcome.warnings, *_remarks(tree, share, limit, warnings)],
-        "headlines": list(headlines(tree, table, share, limit)),
+        "remarks": [
+            *_notes(tree),
+            *outcome.warnings,
+            *special["remarks"],
+            *_remarks(tree, share, warnings),
+        ],
         "has_truth": "truth" in tree.children,
+        "meanings": "; ".join(f"{name}: {text}" for name, text in _meanings(tree).items()),
+        "variational": is_variational(tree),
+        "run": list(_provenance(tree, run)),
+        "warnings": warnings,
+    }
+
+
+def _dwarf_context(
+    tree: DataTree, table: Table, share: Table, published: Table | None
+) -> dict[str, Any]:
+    """What only the page of a dwarf galaxy says."""
+    limit = dispersion(tree)
+    galaxy = _galaxy(tree)
+    return {
+        "title": f"{galaxy.get('name') or 'Galaxy'}: dark-matter density and J-factor",
+        "remarks": [limit.sentence] if limit is not None and limit.is_upper_limit else [],
+        "headlines": list(headlines(tree, table, share, limit)),
+        "nothing": "The model defines none of density, mass and J.",
+        "prior_note": ", for ρ and J of the prior’s at the measured M(<1.8 R_half)",
         "assumptions": _assumptions(tree, table),
         "dispersion": limit.sentence if limit and not limit.is_upper_limit else "",
         "comparison": list(comparison(table, published, limit)),
         "figures": list(figures(tree, table, published)),
         "rows": [format_row(row) for row in table],
-        "meanings": "; ".join(f"{name}: {text}" for name, text in _meanings(tree).items()),
-        "variational": is_variational(tree),
+        "points": [],
+        "facts_title": "Facts about the galaxy",
         "facts": list(_facts(galaxy)),
         "references": dict(galaxy.get("references") or {}),
-        "run": list(_provenance(tree, run)),
-        "warnings": warnings,
     }
 
 
@@ -152,6 +175,8 @@ def _banner(outcome: Verdict) -> str:
     if not outcome.passed:
         if [check.name for check in outcome.failures] == ["plausible"]:
             return "Implausible for a dwarf galaxy: these numbers are not to be used."
+        if [check.name for check in outcome.failures] == ["fit"]:
+            return "The equation is not fulfilled: these numbers are not to be used."
         return "Diagnostics failed: these numbers are not to be used."
     if outcome.method.lower().startswith("vi"):
         return "Diagnostics passed: the variational guide covers the posterior."
@@ -163,11 +188,9 @@ def _notes(tree: DataTree) -> list[str]:
     return [str(note) for note in json.loads(tree.attrs.get("notes", "[]"))]
 
 
-def _remarks(
-    tree: DataTree, share: Table, limit: Dispersion | None, warnings: list[str]
-) -> list[str]:
+def _remarks(tree: DataTree, share: Table, warnings: list[str]) -> list[str]:
     """Sentences a reader must see before any number."""
-    out = [limit.sentence] if limit is not None and limit.is_upper_limit else []
+    out = []
     if len(share) == 0:
         out.append("No prior draws are stored, so how much of these numbers is prior is not known.")
     else:
@@ -206,15 +229,18 @@ def _taken_from_facts(tree: DataTree) -> set[str]:
 def _meanings(tree: DataTree) -> dict[str, str]:
     """What the scalars of the posterior are, by name, where they say."""
     named = dataset(tree, "posterior").data_vars.items()
-    found = {str(n): str(v.attrs.get("long_name", n)) for n, v in named if v.ndim <= 3}
     profiles = {"rho", "mass", "v_circ", "sigma_los", "log10_J", "log10_D"}
+    deepest = 3
+    if is_milky_way(tree):
+        profiles, deepest = {"rho_dm_r"}, 4
+    found = {str(n): str(v.attrs.get("long_name", n)) for n, v in named if v.ndim <= deepest}
     return {n: text for n, text in found.items() if text != n and n not in profiles}
 
 
 def _grouped(rows: list[Row], meanings: Mapping[str, str] | None = None) -> str:
     """Names with the ratios of widths, "log10_J[0.1deg]" and its like gathered as one.
 
-    What a name means goes before it, where `meanings` has it.
+    More than six places are counted. What a name means goes before it, where `meanings` has it.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -223,7 +249,8 @@ def _grouped(rows: list[Row], meanings: Mapping[str, str] | None = None) -> str:
     for stem, members in groups.items():
         places = [str(row["name"])[len(stem) :].strip("[]") for row in members]
         low, high = (f"{f(float(row['ratio']) for row in members):.2f}" for f in (min, max))
-        at = f" at {', '.join(places)}" if any(places) else ""
+        named = ", ".join(places) if len(places) <= 6 else f"{len(places)} places"
+        at = f" at {named}" if any(places) else ""
         meaning = (meanings or {}).get(stem)
         stem = f"{meaning}, {stem}" if meaning else stem
         out.append(f"{stem}{at} ({low if low == high else f'{low} to {high}'})")

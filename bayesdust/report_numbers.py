@@ -24,8 +24,13 @@ PRETTY = {
     "km/s": "km s⁻¹",
     "GeV2cm-5": "GeV² cm⁻⁵",
     "GeVcm-2": "GeV cm⁻²",
+    "GeV/cm3": "GeV cm⁻³",
+    "Msun/pc3": "M⊙ pc⁻³",
+    "Msun/pc2": "M⊙ pc⁻²",
+    "km2/s2": "km² s⁻²",
+    "(km/s)2/kpc": "(km s⁻¹)² kpc⁻¹",
 }
-_HEADLINES = (  # label, row of the summary, unit, factor (0: show the logarithm itself)
+DWARF = (  # label, row of the summary, unit, factor of 10**value (0: show the value itself)
     ("ρ(150 pc)", "log10_rho[0.15kpc]", "M⊙ kpc⁻³", 1.0),
     ("ρ(150 pc)", "log10_rho[0.15kpc]", "GeV cm⁻³", units.DENSITY_GEV_CM3),
     ("log₁₀ J(0.5°)", "log10_J[0.5deg]", "GeV² cm⁻⁵", 0.0),
@@ -40,12 +45,16 @@ def find_row(table: Table, name: str) -> Row | None:
 
 
 def headlines(
-    tree: DataTree, table: Table, share: Table, limit: Dispersion | None
+    tree: DataTree,
+    table: Table,
+    share: Table,
+    limit: Dispersion | None = None,
+    wanted: tuple[tuple[str, str, str, float], ...] = DWARF,
 ) -> Iterator[dict[str, str]]:
     """The page's first table, as text with units; upper limits where the dispersion is one."""
     ratios = {str(row["name"]): float(row["ratio"]) for row in share}
     truth = true_values(tree)
-    for label, name, unit, factor in _HEADLINES:
+    for label, name, unit, factor in wanted:
         row = find_row(table, name)
         if row is None:
             continue

@@ -19,6 +19,7 @@ FLOORS = {
     "report": 5,
     "report_figures": 5,
     "report_numbers": 5,
+    "galaxy_report": 5,
     "runs": 5,
     "train_run": 5,
     "flow_report": 5,
@@ -30,6 +31,7 @@ FLOORS = {
     "influence": 4,
     "plots": 4,
     "flow_plots": 4,
+    "galaxy_plots": 4,
     "flow_quality": 4,
     "rings": 4,
     "summary": 4,
@@ -59,7 +61,7 @@ FLOORS = {
 # Who may import what; a package not named here is free for all.
 ONLY_IN = {
     "numpyro": {"inference"},
-    "matplotlib": {"chain_plots", "flow_plots", "plots", "report_figures"},
+    "matplotlib": {"chain_plots", "flow_plots", "galaxy_plots", "plots", "report_figures"},
     "corner": {"chain_plots", "plots", "report_figures"},
     "arviz_plots": {"chain_plots", "plots", "report_figures"},
     "galpy": {"interop"},
