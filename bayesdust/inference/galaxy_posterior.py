@@ -84,10 +84,10 @@ def fit(
         raise BayesdustError(f"{program.path} is not a NumPyro model of the Milky Way.")
     prepare = program.prepare or galaxy.prepare
     seed = int(settings.get("seed", 0))
-    data = prepare(stars, dict(options or {}), points, seed, on_progress)
+    data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress)
     if not isinstance(data, GalaxyData):
         raise BayesdustError(
-            f"{program.path}: prepare(stars, options, points, seed, on_progress) must return what "
+            f"{program.path}: prepare(stars, options, points, **more) must return what "
             "galaxy.prepare returns."
         )
     check(program, data)

@@ -29,8 +29,8 @@ class Program:
     kind : "dwarf" or "milky_way"
     model : NumPyro program of the prepared data, or None where `posterior` is defined
     posterior : (data, key) -> draws, or None
-    prepare : (stars, options) -> data, or None; of the Milky Way (stars, options, points, seed,
-        on_progress) -> data
+    prepare : (stars, options) -> data, or None; of the Milky Way (stars, options, points,
+        **more) -> data
     sha256 : of the file's bytes
     """
 
@@ -193,9 +193,9 @@ def _guarded(path: Path, function: Any) -> Any:
         return None
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **more: Any) -> Any:
         try:
-            return function(*args)
+            return function(*args, **more)
         except BayesdustError:
             raise
         except Exception as error:
