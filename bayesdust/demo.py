@@ -1,5 +1,7 @@
-"""The embedded default: a mock dwarf galaxy whose halo is known, as a run like any other."""
+"""The embedded defaults: a mock dwarf galaxy and a dusty mock of the Milky Way, truths known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bayesdust.anisotropy import Isotropic
@@ -8,10 +10,11 @@ from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import sigma_los
 from bayesdust.inference.dwarf import ANGLES
 from bayesdust.inference.programs import load
-from bayesdust.mocks import BENCHMARK, benchmark, observe
+from bayesdust.mocks import BENCHMARK, benchmark, generator, observe
+from bayesdust.potentials import milky_way_2014
 from bayesdust.products import d_factor, j_factor
 from bayesdust.runs import Request
-from bayesdust.units import ARCMIN
+from bayesdust.units import ARCMIN, DENSITY_GEV_CM3
 
 DISTANCE = 80.0  # kpc
 V_ERR = 2.0  # km/s
@@ -53,3 +56,49 @@ def request(seed: int = 0, n: int = 1000) -> Request:
     }
     options = {"light_gamma": 1.0}  # the stars' own, so that the truth is among the models
     return Request(load("dsph_gnfw"), stars, "nuts", options, {"seed": seed}, truth)
+
+
+def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Request:
+    """A fit of `n` stars of `dusty_mocks.dusty_survey`, their dust told by magnitudes, truth attached.
+
+    Thin disc, thick disc and halo in MWPotential2014 behind a dozen clouds and a layer; `places` random
+    ones within 3 kpc of the Sun and 1 kpc of the plane are asked for.
+    """
+    from bayesdust.catalogs.cartesian import read_milky_way
+    from bayesdust.dusty_mocks import dusty_survey
+
+    survey = dusty_survey(n, seed)
+    ball = survey.galaxy.ball
+    stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+    points = _places(np.asarray(ball.centre), places, seed)
+    halo = milky_way_2014().parts[1]
+    at = jax.vmap(lambda x: (survey.galaxy.potential.potential(x), halo.density(x)))
+    phi, rho_dm = (np.asarray(a) for a in at(points))
+    local = float(halo.density(jnp.array([abs(ball.centre[0]), 0.0, 0.0])))
+    truth = {
+        "gamma": 1.0,
+        "q": 1.0,
+        "ln_q": 0.0,
+        "r_s": 16.0,
+        "ln_r_s": np.log(16.0),
+        "ln_rho_dm": np.log(local),
+        "rho_dm_sun": local * DENSITY_GEV_CM3,
+        "rho_dm_sun_msun_pc3": local * 1e-9,
+        "rho_dm_r": jax.vmap(lambda r: halo.density(jnp.array([r, 0.0, 0.0]))),
+        "v_circ": jax.vmap(survey.galaxy.potential.circular_velocity),
+        "phi": phi,
+        "rho_dm": rho_dm,
+        "rho": survey.density(points),
+        "acceleration": survey.acceleration(points),
+        "epsilon": survey.efficiency(points),
+    }
+    options = {"limit": survey.limit}
+    settings = {"seed": seed}
+    return Request(load("mw_cbe_gnfw"), stars, "nuts", options, settings, truth, points)
+
+
+def _places(centre: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Random places (number, 3) [kpc] within 3 kpc of `centre` and 1 kpc of the plane."""
+    rng = generator(seed, "demo.places")
+    x = rng.uniform(-1, 1, (20 * number, 3)) * np.array([3.0, 3.0, 1.0])
+    return centre + x[np.sum(x**2, axis=1) < 9.0][:number]

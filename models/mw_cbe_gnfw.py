@@ -24,6 +24,11 @@ from bayesdust.potentials import (
 )
 
 KIND = "milky_way"
+#: 0.95 +- 0.42, between 0 and 1.9; a flat one would end in walls that the sampler runs into
+GAMMA = dist.TransformedDistribution(
+    dist.Beta(2.0, 2.0),
+    dist.transforms.AffineTransform(0.0, 1.9, domain=dist.constraints.unit_interval),
+)
 
 
 def prepare(stars, options, points=None, **more):
@@ -41,7 +46,7 @@ def sample_halo(data):
     """Density in the plane at the Sun, r_s, inner slope and flattening."""
     ln_rho_dm = numpyro.sample("ln_rho_dm", dist.Normal(jnp.log(1e7), 1.0))  # Msun/kpc3
     r_s = jnp.exp(numpyro.sample("ln_r_s", dist.Normal(jnp.log(16.0), 0.5)))  # kpc
-    gamma = numpyro.sample("gamma", dist.Uniform(0.0, 1.9))
+    gamma = numpyro.sample("gamma", GAMMA)
     q = jnp.exp(numpyro.sample("ln_q", dist.Normal(0.0, 0.2)))
     numpyro.deterministic("r_s", r_s)
     numpyro.deterministic("q", q)

@@ -57,9 +57,10 @@ def test_the_efficiency_is_found(survey, offsets):
     assert dusty.sum() > 30
     rms = np.sqrt(np.mean((got - wanted) ** 2))
     assert rms < 0.6 * np.std(wanted)  # constant dust misses by the standard deviation
-    assert abs(np.mean(got[dusty]) / np.mean(wanted[dusty]) - 1) < 0.2
+    # of 12,800 stars, whose parts of the sky are 20 deg wide; no dust is wrong by more than 100 %
+    assert abs(np.mean(got[dusty]) / np.mean(wanted[dusty]) - 1) < 0.3
     clear = survey.luminosity.share(survey.limit - modulus(np.linalg.norm(offsets, axis=1)))
-    assert clear[nearest].mean() > 1.2 * wanted.mean()
+    assert clear[nearest][dusty].mean() / np.mean(wanted[dusty]) - 1 > 1.0
 
 
 def test_draws_scatter_about_the_most_probable(survey, offsets):

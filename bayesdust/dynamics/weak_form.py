@@ -201,6 +201,35 @@ def reweighted(
     return _in_chunks(sums, (x, v, np.ones(len(x)), np.ascontiguousarray(weights.T)), chunk)
 
 
+def own_star_pull(
+    tests: Bumps,
+    x: Float[np.ndarray, "n 3"],
+    v: Float[np.ndarray, "n 3"],
+    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
+    force: Basis,
+    inverse: Float[np.ndarray, "k k"],
+    weights: Float[np.ndarray, " n"] | None = None,
+    chunk: int = CHUNK,
+) -> Float[Array, " p"]:
+    """What added to the slope of -chi2/2 in the coefficients of `force` makes its mean zero in the truth.
+
+    The sums s and their slopes F come from the same stars, so that F^T C^-1 s is not zero in the mean but
+    sum_i F_i^T C^-1 s_i, F_i and s_i one star's terms: it pulls forces towards zero by about k/n. Here that
+    is worked out, with `inverse` = C^-1 and s_i in `acceleration`; a covariance that follows the force
+    (continuous updating, Hansen, Heaton & Yaron 1996) does the same.
+    """
+    x, v, w = _stars(x, v, weights)
+
+    def part(stars: tuple[Array, Array, Array]) -> Array:
+        x, v, w = stars
+        drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
+        terms = drift + jnp.einsum("nki,ni->nk", kick, jax.vmap(acceleration)(x))
+        turned = jnp.einsum("nk,nki->ni", (w**2)[:, None] * (terms @ inverse), kick)
+        return jnp.einsum("ni,npi->p", turned, jax.vmap(force)(x))
+
+    return _in_chunks(part, (x, v, w), chunk)
+
+
 def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
     """v . grad_x g (k,) and grad_v g (k, 3) of one star."""
     drift = jax.jvp(lambda x: tests.values(x, v), (x,), (v,))[1]

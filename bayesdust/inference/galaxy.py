@@ -19,7 +19,14 @@ from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.efficiency import DustMap, fit_dust
 from bayesdust.dynamics.force_nodes import ForceNodes
-from bayesdust.dynamics.weak_form import Bumps, Moments, covariance, moments, reweighted
+from bayesdust.dynamics.weak_form import (
+    Bumps,
+    Moments,
+    covariance,
+    moments,
+    own_star_pull,
+    reweighted,
+)
 from bayesdust.errors import BayesdustError
 from bayesdust.potentials.base import Potential
 from bayesdust.potentials.discs import milky_way_2014
@@ -30,6 +37,7 @@ OPTIONS: dict[str, Any] = {"efficiency": "auto", "limit": None, "magnitude": "au
 BANDS = ("G", "phot_g_mean_mag")  # what `magnitude` is by itself
 CHOICES = {"efficiency": ("auto", "none", "given", "magnitudes")}
 DUST_DRAWS = 64
+FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
@@ -47,6 +55,7 @@ class GalaxyData:
     nodes : where the models' forces are asked
     design, target : (p, p), (p,): the whitened sums are `design` @ node values + `target`, but for ...
     rest : ... what no axisymmetric force can change, its square
+    pull : (p,) slope of the ln likelihood that undoes the stars' pull on their own sums
     number : how many sums there are
     sun : (3,) kpc
     points : (m, 3) kpc, places of the products
@@ -61,6 +70,7 @@ class GalaxyData:
     design: Float[np.ndarray, "p p"]
     target: Float[np.ndarray, " p"]
     rest: float
+    pull: Float[np.ndarray, " p"]
     number: int
     sun: Float[np.ndarray, "3"]
     points: Float[np.ndarray, "m 3"]
@@ -110,6 +120,9 @@ def prepare(
     if dust is not None:
         scatter = scatter + _dust_scatter(tests, stars, pilot, dust, steps)
     design, target, rest = _whitened(found, scatter)
+    pull = own_star_pull(
+        tests, stars.x, stars.v, _pilot(pilot), nodes.basis, np.linalg.inv(scatter), weights
+    )
     on_progress(3, 3, "sums")
     offsets = points - stars.sun.position
     return GalaxyData(
@@ -117,6 +130,7 @@ def prepare(
         design=design,
         target=target,
         rest=rest,
+        pull=np.asarray(pull),
         number=tests.number,
         sun=np.asarray(stars.sun.position, dtype=float),
         points=points,
@@ -134,9 +148,9 @@ def weak_likelihood(data: GalaxyData, potential: Potential) -> None:
     The sums are normal about zero with the covariance of a pilot solution: the stars' scatter, and what
     the dust is uncertain by.
     """
-    left = data.design @ data.nodes.values(potential) + data.target
-    chi2 = jnp.sum(left**2) + data.rest
-    numpyro.factor("boltzmann", -0.5 * chi2)
+    force = data.nodes.values(potential)
+    chi2 = jnp.sum((data.design @ force + data.target) ** 2) + data.rest
+    numpyro.factor("boltzmann", -0.5 * chi2 + data.pull @ force)
     numpyro.deterministic("chi2", chi2)
 
 
@@ -300,9 +314,9 @@ def _notes(chosen: dict[str, Any], number: int, n: int) -> list[str]:
         notes.append(
             "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
         )
-    if n < 50 * number:
+    if n < FEWEST_A_SUM * number:
         notes.append(
-            f"{number} sums of {n:,} stars: forces are pulled towards zero by about {number / n:.1%}; larger "
-            "bumps (option bump, in kpc) make fewer sums."
+            f"{number} sums of {n:,} stars: their covariance is poorly known; larger bumps (option bump, in "
+            "kpc) make fewer sums."
         )
     return notes

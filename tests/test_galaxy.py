@@ -1,0 +1,174 @@
+"""A model of the Milky Way on a small mock: sums, likelihood, DataTree, options, the wrong models."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from astropy.table import Table
+from scipy import stats
+
+from bayesdust.catalogs.cartesian import read_milky_way, read_places
+from bayesdust.dusty_mocks import dusty_survey
+from bayesdust.dynamics.weak_form import Bumps, _rates, covariance, own_star_pull, reweighted
+from bayesdust.errors import BayesdustError
+from bayesdust.inference import galaxy, galaxy_posterior
+from bayesdust.inference.programs import load
+from bayesdust.potentials import milky_way_2014
+from bayesdust.runs import Request
+from bayesdust.summary import summarise
+
+N = 12_000
+TRUTH = milky_way_2014()
+POINTS = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])
+
+
+@pytest.fixture(scope="module")
+def survey():
+    return dusty_survey(N, seed=5)
+
+
+@pytest.fixture(scope="module")
+def stars(survey):
+    ball = survey.galaxy.ball
+    return read_milky_way(
+        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
+    )
+
+
+@pytest.fixture(scope="module")
+def data(stars):
+    """The efficiency given, and bumps so large that the covariance of the sums is known."""
+    return galaxy.prepare(stars, {"bump": 1.7}, POINTS)
+
+
+def sizes(data):
+    """Sizes of the horizontal and vertical force of the truth that fit the sums best, and their errors."""
+    values = np.asarray(data.nodes.values(TRUTH))
+    half = len(values) // 2
+    parts = np.zeros((len(values), 2))
+    parts[:half, 0], parts[half:, 1] = values[:half], values[half:]
+    design = data.design @ parts
+    normal = np.linalg.inv(design.T @ design)
+    return normal @ (parts.T @ data.pull - design.T @ data.target), np.sqrt(np.diag(normal))
+
+
+def test_the_true_force_is_found(data):
+    found, error = sizes(data)
+    assert np.all(abs(found - 1) < 4 * error)
+    assert error[0] < 0.03
+    assert error[1] < 0.08
+    left = data.design @ np.asarray(data.nodes.values(TRUTH)) + data.target
+    chi2 = float(left @ left + data.rest)
+    assert stats.chi2.sf(chi2, data.number) > 1e-3
+
+
+@pytest.mark.slow
+def test_without_the_dust_it_is_not(survey, stars):
+    """The wrong model: the sums cannot vanish, and the vertical force is too small."""
+    bare = dataclasses.replace(stars, weights=None)
+    wrong = galaxy.prepare(bare, {"efficiency": "none", "bump": 1.7}, POINTS)
+    left = wrong.design @ np.asarray(wrong.nodes.values(TRUTH)) + wrong.target
+    chi2 = float(left @ left + wrong.rest)
+    assert stats.chi2.sf(chi2, wrong.number) < 1e-3
+    assert "No dust is allowed for" in wrong.notes[0]
+
+
+def test_likelihood_is_that_of_the_sums(stars, data):
+    """Node values and whitening away, -2 ln L is s^T C^-1 s."""
+    tests = Bumps.inside(
+        np.asarray(stars.centre), galaxy.FAREST_EDGE * stars.radius, galaxy._rotation(stars), 1.7
+    )
+    pilot = galaxy._pilot(np.array(data.pilot))
+    C = np.asarray(covariance(tests, stars.x, stars.v, pilot, weights=stars.weights))
+    s = np.asarray(reweighted(tests, stars.x, stars.v, TRUTH.acceleration, stars.weights[None]))[0]
+    left = data.design @ np.asarray(data.nodes.values(TRUTH)) + data.target
+    # the pilot's sizes were found in two rounds; the covariance is of the last but one
+    assert float(left @ left + data.rest) == pytest.approx(
+        float(s @ np.linalg.solve(C, s)), rel=0.05
+    )
+
+
+def test_own_star_pull_is_a_mean_over_stars():
+    """F^T C^-1 s in the truth has this mean: bootstrap copies of the stars scatter about it."""
+    rng = np.random.default_rng(0)
+    n, copies = 300, 20_000
+    x = rng.normal(size=(n, 3)) * 0.8 + np.array([-8.0, 0, 0])
+    v = rng.normal(size=(n, 3)) * 40 + np.array([0, 200.0, 0])
+    tests = Bumps(np.array([[-8.0, 0.0, 0.0]]), np.array([[2.0, 2.0, 2.0]]), -200.0)
+    force = lambda x: TRUTH.acceleration(x)[None]  # noqa: E731
+    inverse = np.linalg.inv(np.asarray(covariance(tests, x, v, TRUTH.acceleration)))
+    pull = np.asarray(own_star_pull(tests, x, v, TRUTH.acceleration, force, inverse))[0]
+    drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
+    slopes = np.einsum("nki,ni->nk", kick, jax.vmap(TRUTH.acceleration)(x))
+    terms = np.asarray(drift) + slopes
+    weights = rng.poisson(1.0, (copies, n)) - 1.0
+    products = np.einsum("ck,kj,cj->c", weights @ slopes, inverse, weights @ terms)
+    error = np.std(products) / np.sqrt(copies)
+    assert abs(np.mean(products) - pull) < 4 * error
+    assert abs(pull) > 10 * error  # no pull at all is rejected
+
+
+def test_model_and_tree(data, stars):
+    program = load("mw_cbe_gnfw")
+    tree = galaxy_posterior.fit(
+        program, stars, POINTS, options={"bump": 1.7}, num_warmup=200, num_draws=100, num_chains=2
+    )
+    posterior = tree["posterior"]
+    assert posterior["acceleration"].dims == ("chain", "draw", "point", "component")
+    for name, variable in posterior.data_vars.items():
+        assert {"units", "long_name"} <= set(variable.attrs), name
+    for name, coordinate in posterior.coords.items():
+        assert name in ("chain", "draw") or {"units", "long_name"} <= set(coordinate.attrs), name
+    rows = set(summarise(tree)["name"])
+    wanted = {
+        "rho_dm_sun",
+        "rho_dm_sun_msun_pc3",
+        "v_circ[8kpc]",
+        "acceleration[ax,0]",
+        "gamma",
+        "rho[1]",
+    }
+    assert wanted <= rows
+    a = posterior["acceleration"].values.reshape(-1, 2, 3)
+    truth = np.asarray(jax.vmap(TRUTH.acceleration)(POINTS))
+    assert np.all(abs(a.mean(axis=0) - truth) < 5 * a.std(axis=0) + 1e-9)
+    assert json.loads(tree.attrs["options"])["efficiency"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dust": "yes"}, "no option 'dust'"),
+        ({"efficiency": "guess"}, "choose from auto, none, given, magnitudes"),
+        ({"efficiency": "magnitudes"}, "needs the survey's limit"),
+        ({"limit": -3.0}, "give a positive number"),
+        ({"limit": 14.0, "magnitude": "V"}, "no magnitudes in V; it has G"),
+    ],
+)
+def test_bad_options(stars, options, words):
+    with pytest.raises(BayesdustError, match=words):
+        galaxy.prepare(stars, options, POINTS)
+
+
+def test_given_needs_weights(stars):
+    with pytest.raises(BayesdustError, match="weights='1/epsilon'"):
+        galaxy.prepare(dataclasses.replace(stars, weights=None), {"efficiency": "given"})
+
+
+def test_stars_and_models_of_one_kind(stars):
+    with pytest.raises(BayesdustError, match="dsph_gnfw is a model of a dwarf galaxy"):
+        Request(load("dsph_gnfw"), stars)
+
+
+def test_places_are_read_and_bad_ones_refused(tmp_path):
+    path = tmp_path / "places.csv"
+    Table({"x": [-8.0], "y": [0.0], "z": [0.5]}).write(path, format="ascii.csv")
+    np.testing.assert_array_equal(read_places(path), [[-8.0, 0.0, 0.5]])
+    Table({"x": [-8.0], "y": [np.nan], "z": [0.5]}).write(path, format="ascii.csv", overwrite=True)
+    with pytest.raises(BayesdustError, match=r"places.csv: row 1, column y"):
+        read_places(path)
+    Table({"x": [-8.0], "y": [0.0]}).write(path, format="ascii.csv", overwrite=True)
+    with pytest.raises(BayesdustError, match="has no column z"):
+        read_places(path)
