@@ -12,7 +12,7 @@ import jax
 from bayesdust.errors import BayesdustError
 
 if TYPE_CHECKING:
-    from bayesdust.catalogs.cartesian import read_milky_way
+    from bayesdust.catalogs.cartesian import read_milky_way, read_places
     from bayesdust.catalogs.dwarf import Stars, read_stars
     from bayesdust.catalogs.facts import Galaxy
     from bayesdust.catalogs.fetch import fetch
@@ -45,6 +45,7 @@ _HOMES = {
     "published": ("catalogs.galaxies", "published"),
     "read_gaia": ("catalogs.gaia", "read_gaia"),
     "read_milky_way": ("catalogs.cartesian", "read_milky_way"),
+    "read_places": ("catalogs.cartesian", "read_places"),
     "read_stars": ("catalogs.dwarf", "read_stars"),
     "summarise": ("summary", "summarise"),
     "verdict": ("gate", "verdict"),
@@ -66,6 +67,7 @@ __all__ = [
     "published",
     "read_gaia",
     "read_milky_way",
+    "read_places",
     "read_stars",
     "summarise",
     "verdict",

@@ -20,8 +20,9 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import Verdict
+from bayesdust.inference.draws import SCHEMA_VERSION
 from bayesdust.inference.nuts import cores
-from bayesdust.inference.posterior import SCHEMA_VERSION, fit, versions
+from bayesdust.inference.posterior import fit, versions
 from bayesdust.inference.programs import Program
 from bayesdust.report import write_report
 from bayesdust.summary import summarise
@@ -99,8 +100,10 @@ def run(
     with workplace(Path(out), request.fingerprint(), overwrite) as partial:
         resumed = has_work(partial)
         walls: dict[str, float] = {}
-        tree = _fit(
-            request,
+        tree = fit(
+            request.program,
+            request.stars,
+            points=request.points,
             method=request.method,
             options=request.options,
             checkpoint=partial,
@@ -124,15 +127,6 @@ def run(
         about["passed"] = verdict.passed
         write_atomically(partial / "run.json", json.dumps(about, indent=1, default=str) + "\n")
     return verdict
-
-
-def _fit(request: Request, **settings: Any) -> "DataTree":
-    """The posterior, by way of the kind of the stars."""
-    if isinstance(request.stars, MilkyWayStars):
-        from bayesdust.inference import galaxy_posterior
-
-        return galaxy_posterior.fit(request.program, request.stars, request.points, **settings)
-    return fit(request.program, request.stars, **settings)
 
 
 def _facts(stars: Stars | MilkyWayStars) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from bayesdust.flows.light import FlowTracer
 from bayesdust.flows.smeared import Training, compressed, of_members, train
 from bayesdust.flows.spherical import CoredField, NetworkField, RampField, spherical_flow
 from bayesdust.inference import dwarf
+from bayesdust.inference.draws import constrain
 from bayesdust.inference.nuts import Plan, run_nuts
-from bayesdust.inference.posterior import constrain
 from bayesdust.units import ARCMIN
 
 truth, distance = mocks.BENCHMARK, 80.0  # kpc

@@ -12,9 +12,16 @@ from jaxtyping import Float
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy
+from bayesdust.inference.draws import (
+    SCHEMA_VERSION,
+    check_method,
+    in_batches,
+    prior_latents,
+    products_of,
+    sample,
+)
 from bayesdust.inference.galaxy import CIRCLES, SHELLS, GalaxyData
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key
-from bayesdust.inference.posterior import SCHEMA_VERSION, constrain, prior_latents, sample
 from bayesdust.inference.programs import Program, check
 
 if TYPE_CHECKING:
@@ -80,8 +87,9 @@ def fit(
     `method` and `settings` as in `posterior.fit`. Raises BayesdustError on a model that breaks the
     contract, an unknown method, option or setting.
     """
-    if program.model is None:
+    if program.kind != "milky_way" or program.model is None:
         raise BayesdustError(f"{program.path} is not a NumPyro model of the Milky Way.")
+    check_method(method)
     prepare = program.prepare or galaxy.prepare
     seed = int(settings.get("seed", 0))
     data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress)
@@ -109,11 +117,12 @@ def assemble(
     import xarray as xr
 
     assert program.model is not None
-    posterior = constrain(program.model, data, draws.z)
+    products = products_of(program.model, data)
+    posterior = in_batches(products, draws.z)
     groups = {
         "posterior": posterior | _efficiency(data, posterior, seed),
         "sample_stats": draws.stats,
-        "prior": constrain(program.model, data, prior_latents(program.model, data, seed)),
+        "prior": in_batches(products, prior_latents(program.model, data, seed)),
     }
     tree = az.from_dict(
         {name: group for name, group in groups.items() if group},

@@ -13,15 +13,24 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import Float
 from numpyro import handlers
 from numpyro.infer import Predictive
-from numpyro.infer.util import constrain_fn, unconstrain_fn
 
 from bayesdust.catalogs.dwarf import Stars
+from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import dwarf, dwarf_data, nuts
+from bayesdust.inference import dwarf, dwarf_data, galaxy_posterior
+from bayesdust.inference.draws import (
+    SCHEMA_VERSION,
+    check_method,
+    in_batches,
+    prior_latents,
+    products_of,
+    sample,
+)
 from bayesdust.inference.dwarf import ANGLES, DwarfData
-from bayesdust.inference.nuts import Draws, latent_sites, run_nuts, stage_key
+from bayesdust.inference.nuts import Draws, latent_sites, stage_key
 from bayesdust.inference.programs import Program, check, load
 
 if TYPE_CHECKING:
@@ -29,12 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-PRIOR_DRAWS = 1000
 PREDICTIVE_DRAWS = 200
-#: name -> guide of variational inference, "" where it is none
-METHODS = {"nuts": "", "vi": "flow", "vi-flow": "flow", "vi-normal": "normal"}
-_BATCH = 250  # draws whose products are worked out at once
 
 #: unit and long name of the variables that models record; a user's own are left without.
 LABELS = {
@@ -103,56 +107,35 @@ DIMENSIONS = {
 
 def fit(
     model: str | Path | Program,
-    stars: Stars,
+    stars: Stars | MilkyWayStars,
     *,
     method: str = "nuts",
     options: Mapping[str, Any] | None = None,
+    points: Float[np.ndarray, "m 3"] | None = None,
     **settings: Any,
 ) -> "DataTree":
-    """Posterior of a dwarf galaxy's dark matter, as one ArviZ DataTree.
+    """Posterior of a dwarf galaxy's dark matter, or of the Milky Way's force, as one ArviZ DataTree.
 
     `model` is a shipped model's name, a path, or a loaded `Program`; `options` go to its `prepare`;
     `method` is "nuts", "vi-flow" (or "vi") or "vi-normal"; `settings` are the fields of `nuts.Plan`
     (num_warmup, num_draws, num_chains, seed, ...) or `variational.Plan` (num_steps, num_draws, ...).
+    `points` (m, 3) [kpc] are the places at which a model of the Milky Way answers.
 
     Raises BayesdustError on a model that breaks the contract, an unknown method, option or setting.
     """
     program = model if isinstance(model, Program) else load(model)
+    if isinstance(stars, MilkyWayStars):
+        return galaxy_posterior.fit(
+            program, stars, points, method=method, options=options, **settings
+        )
     if program.kind != "dwarf" or program.model is None:
         raise BayesdustError(f"{program.path} is not a NumPyro model of a dwarf galaxy.")
+    check_method(method)
     data = _prepare(program, stars, dict(options or {}))
     draws, seed, name, facts = sample(program.model, data, method, settings)
     tree = assemble(program, stars, data, draws, seed, name)
     tree.attrs.update(facts)
     return tree
-
-
-def sample(
-    model: Callable[[Any], Any], data: Any, method: str, settings: Mapping[str, Any]
-) -> tuple[Draws, int, str, dict[str, Any]]:
-    """Draws of a model's posterior, the seed, the method's full name, and facts for the root attributes.
-
-    Raises BayesdustError on an unknown method or setting.
-    """
-    if method not in METHODS:
-        raise BayesdustError(f"There is no method {method!r}: choose from {', '.join(METHODS)}.")
-    if method == "nuts":
-        plan = _plan(nuts.Plan, method, settings)
-        return run_nuts(model, data, plan), plan.seed, method, {}
-    from bayesdust.inference import variational  # brings in flowjax, slow to import
-
-    guide = _plan(variational.Plan, method, settings, guide=METHODS[method])
-    draws, facts = variational.run_vi(model, data, guide)
-    return draws, guide.seed, f"vi-{guide.guide}", facts
-
-
-def _plan(kind: Any, method: str, settings: Mapping[str, Any], **fixed: Any) -> Any:
-    """The method's plan with the user's settings."""
-    known = set(kind.__dataclass_fields__) - set(fixed)
-    for name in settings:
-        if name not in known:
-            raise BayesdustError(f"Method {method} has no setting {name!r}: leave it out.")
-    return kind(**fixed, **settings)
 
 
 def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfData:
@@ -195,12 +178,12 @@ def assemble(
     import xarray as xr
 
     assert program.model is not None
-    products = _products(program.model, data)
-    posterior = _in_batches(products, draws.z)
+    products = products_of(program.model, data)
+    posterior = in_batches(products, draws.z)
     groups = {
         "posterior": posterior,
         "sample_stats": draws.stats,
-        "prior": _in_batches(products, prior_latents(program.model, data, seed)),
+        "prior": in_batches(products, prior_latents(program.model, data, seed)),
         "posterior_predictive": predict(program.model, data, posterior, seed),
         "observed_data": {"v_los": stars.v_los},
     }
@@ -216,53 +199,6 @@ def assemble(
     _label(tree, data)
     tree.attrs.update(_attributes(program, stars, data, seed, method))
     return tree
-
-
-def constrain(
-    model: Callable[[Any], Any], data: Any, z: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Parameters and recorded products (chain, draw, ...) of unconstrained draws (chain, draw, ...)."""
-    return _in_batches(_products(model, data), z)
-
-
-def _products(model: Callable[[Any], Any], data: Any) -> Callable[[Any], dict[str, Any]]:
-    """The compiled map from `_BATCH` unconstrained draws to parameters and products."""
-    one = partial(constrain_fn, model, (data,), {}, return_deterministic=True)
-    return jax.jit(jax.vmap(one))
-
-
-def _in_batches(
-    products: Callable[[Any], dict[str, Any]], z: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Apply `products` to (chain, draw, ...) arrays, always `_BATCH` draws at once: one program."""
-    shape = next(iter(z.values())).shape[:2]
-    count = shape[0] * shape[1]
-    flat = {name: np.asarray(v).reshape(count, *v.shape[2:]) for name, v in z.items()}
-    parts = []
-    for first in range(0, count, _BATCH):
-        rows = np.minimum(
-            np.arange(first, first + _BATCH), count - 1
-        )  # the last batch is filled up
-        parts.append(jax.device_get(products({name: v[rows] for name, v in flat.items()})))
-    return {
-        name: np.concatenate([part[name] for part in parts])[:count].reshape(
-            *shape, *parts[0][name].shape[1:]
-        )
-        for name in parts[0]
-    }
-
-
-def prior_latents(model: Callable[[Any], Any], data: Any, seed: int) -> dict[str, np.ndarray]:
-    """Unconstrained draws (1, draw, ...) of the parameters from the prior."""
-    sites = latent_sites(model, data)
-    draw = Predictive(model, num_samples=PRIOR_DRAWS, return_sites=sites, parallel=True)
-
-    @jax.jit
-    def unconstrained(key: Any) -> dict[str, Any]:
-        return jax.vmap(partial(unconstrain_fn, model, (data,), {}))(draw(key, data))
-
-    found = unconstrained(stage_key(seed, "prior"))
-    return {name: np.asarray(value)[None] for name, value in found.items()}
 
 
 def predict(

@@ -128,8 +128,8 @@ def main() -> None:
         "`mw_cbe_gnfw` on a dusty mock of 100,000 stars in equilibrium (three components, twelve clouds and "
         "a layer; truth in the file). Force scale = sum(a_true a)/sum(a_true^2) over places within 3 kpc and "
         "|z| <= 1 kpc; the truth is 1. Wanted: within 2 sd, sd at most 1 and 3 % with the efficiency given, "
-        "3 and 7 % with it inferred. Errors: median of |delta a_i|/|a| in percent (x / y / z). The true local "
-        "density of dark matter is 0.00736 Msun/pc3.",
+        "3 and 7 % with it inferred. Errors: median of |delta a_i|/|a| in percent (x / y / z). The true "
+        "local density of dark matter is 0.00736 Msun/pc3.",
         "",
         "| efficiency | seed | horizontal | vertical | errors [%] | rho_DM(Sun) [Msun/pc3] | chi2 / dof "
         "| diagnostics |",
@@ -139,7 +139,8 @@ def main() -> None:
         "## The efficiency",
         "",
         "From the stars' magnitudes alone, averaged over the stars there were with a Gaussian of 0.3 kpc, "
-        "against the truth averaged likewise. Wanted: rms at most 0.10, and 0.12 where the truth is below 0.6.",
+        "against the truth averaged likewise. Wanted: rms at most 0.10, and 0.12 where the truth is below "
+        "0.6.",
         "",
         "| stars | rms | rms where dusty | of a constant | mean error | where dusty |",
         "|---|---|---|---|---|---|",

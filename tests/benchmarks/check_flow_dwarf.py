@@ -32,8 +32,8 @@ from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
 from bayesdust.catalogs.facts import Galaxy  # noqa: E402
 from bayesdust.catalogs.placement import FARTHEST  # noqa: E402
 from bayesdust.flows.smeared import Training, of_members, train  # noqa: E402
+from bayesdust.inference.draws import constrain  # noqa: E402
 from bayesdust.inference.nuts import Plan, run_nuts  # noqa: E402
-from bayesdust.inference.posterior import constrain  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
 from bayesdust.runs import Request  # noqa: E402
 from bayesdust.units import ARCMIN  # noqa: E402

@@ -22,8 +22,8 @@ from benchmarks.results import provenance, settled_run  # noqa: E402
 
 from bayesdust.demo import request  # noqa: E402
 from bayesdust.gate import PARETO_K_MAX  # noqa: E402
+from bayesdust.inference.draws import constrain  # noqa: E402
 from bayesdust.inference.importance import resample  # noqa: E402
-from bayesdust.inference.posterior import constrain  # noqa: E402
 from bayesdust.inference.variational import GUIDES, Plan, approximate_model  # noqa: E402
 from bayesdust.summary import parameters  # noqa: E402
 
