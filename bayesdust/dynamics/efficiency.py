@@ -33,21 +33,8 @@ from bayesdust.errors import BayesdustError
 Floats = NDArray[np.float64]
 
 STARS_A_PART = 200  # of the sky
-KNOTS = (
-    0.0,
-    0.2,
-    0.4,
-    0.6,
-    0.8,
-    1.0,
-    1.25,
-    1.5,
-    1.8,
-    2.2,
-    2.6,
-    3.0,
-    3.5,
-)  # kpc; the last is the farthest star
+# kpc; the last knot is the farthest star
+KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
 SPREAD = 1.5  # sd of ln of a step's dust about the layer's
 CLOUD = 4.0  # times the layer's: more dust than that in a step grows exponentially rare
 STRENGTH, HEIGHT = 0.7, 0.15  # mag/kpc and kpc, of the layer that the prior is about

@@ -314,6 +314,11 @@ def _notes(chosen: dict[str, Any], number: int, n: int) -> list[str]:
         notes.append(
             "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
         )
+    if chosen["efficiency"] == "magnitudes":
+        notes.append(
+            "The intervals of epsilon are those of the mean over a part of the sky; the dust on one line of "
+            "sight scatters about it by some 10 % of its extinction."
+        )
     if n < FEWEST_A_SUM * number:
         notes.append(
             f"{number} sums of {n:,} stars: their covariance is poorly known; larger bumps (option bump, in "
