@@ -53,8 +53,10 @@ def prior_share(tree: DataTree) -> Table:
     of prior draws inside the posterior's 95 % interval (0.95 where the data said nothing).
 
     The prior of J, D, rho and M spans the halo's amplitude, which any dispersion measures, and next to
-    it everything looks known. They are compared with the prior at the measured mass: each draw's halo
-    rescaled, at its own shape, to the posterior median of M(<1.8 R_half) (J goes as its square).
+    it everything looks known. They are compared with the prior at the measured mass as well: each
+    draw's halo rescaled, at its own shape, to the posterior median of M(<1.8 R_half) (J goes as its
+    square). Where the posterior is as wide as that, within the same factor, the shape that the prior
+    allows is what the width is, and "mostly prior" it is; where it is wider, the mass's own error is.
     Columns: name, unit, derived, posterior_width, prior_width, ratio, prior_in_95, mostly_prior,
     sentence. No rows without a prior group.
     """
@@ -66,7 +68,7 @@ def prior_share(tree: DataTree) -> Table:
     prior = scalars(tree, "prior") if "prior" in tree.children else {}
     posterior = scalars(tree)
     rows = [
-        _share(n, s, _at_measured_mass(n, prior, posterior))
+        _share(n, s, prior[n].draws, _at_measured_mass(n, prior, posterior))
         for n, s in posterior.items()
         if n in prior
     ]
@@ -87,8 +89,12 @@ def _at_measured_mass(
         return np.asarray(prior[name].draws + power * (measured - prior[MEASURED].draws))
 
 
-def _share(name: str, scalar: Scalar, prior_draws: np.ndarray) -> dict[str, Any]:
-    x, before = (d[np.isfinite(d)] for d in (scalar.draws, prior_draws))
+def _share(
+    name: str, scalar: Scalar, prior_draws: np.ndarray, at_mass: np.ndarray
+) -> dict[str, Any]:
+    x, before, same = (d[np.isfinite(d)] for d in (scalar.draws, prior_draws, at_mass))
+    if MOSTLY_PRIOR * _half_width(same) < _half_width(x) < _half_width(same) / MOSTLY_PRIOR:
+        before = same
     width, prior_width = _half_width(x), _half_width(before)
     ratio = width / prior_width if prior_width > 0 else math.nan
     inside = math.nan

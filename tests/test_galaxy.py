@@ -144,7 +144,8 @@ def test_model_and_tree(data, stars):
         ({"efficiency": "guess"}, "choose from auto, none, given, magnitudes"),
         ({"efficiency": "magnitudes"}, "needs the survey's limit"),
         ({"limit": -3.0}, "give a positive number"),
-        ({"limit": 14.0, "magnitude": "V"}, "no magnitudes in V; it has G"),
+        ({"limit": 14.0, "magnitude": "V"}, "no column of magnitudes V"),
+        ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],
 )
 def test_bad_options(stars, options, words):

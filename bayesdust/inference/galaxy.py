@@ -138,7 +138,7 @@ def prepare(
         options=chosen,
         pilot=(float(pilot[0]), float(pilot[1])),
         dust=dust,
-        notes=tuple(_notes(chosen, tests.number, stars.n)),
+        notes=tuple(_notes(chosen, tests.number, stars.n, _outside(points, centre, radius))),
     )
 
 
@@ -226,8 +226,13 @@ def _options(given: Mapping[str, Any], stars: MilkyWayStars) -> dict[str, Any]:
         if chosen["magnitude"] not in stars.photometry:
             known = ", ".join(stars.photometry) or "none"
             raise BayesdustError(
-                f"{stars.source}: has no magnitudes in {chosen['magnitude']}; it has {known}."
+                f"{stars.source}: has no column of magnitudes {chosen['magnitude']} (known here: {known}); "
+                "name the column G, or leave limit out and give weights='1/epsilon'."
             )
+    elif chosen["limit"] is not None:
+        raise BayesdustError(
+            f"Option limit goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one out."
+        )
     return chosen
 
 
@@ -308,8 +313,18 @@ def _whitened(found: Moments, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return design, target, float(constant @ constant - target @ target)
 
 
-def _notes(chosen: dict[str, Any], number: int, n: int) -> list[str]:
+def _outside(points: np.ndarray, centre: np.ndarray, radius: float) -> int:
+    """How many places lie where there are no stars."""
+    return int(np.sum(np.linalg.norm(points - centre, axis=1) > radius))
+
+
+def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[str]:
     notes = []
+    if outside:
+        notes.append(
+            f"{outside} of the places asked for lie outside the survey: what is said of them is the model's "
+            "extrapolation (are they in kpc?)."
+        )
     if chosen["efficiency"] == "none":
         notes.append(
             "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
