@@ -13,6 +13,7 @@ Numbers = Float[np.ndarray, " n"]
 
 FARTHEST = 20.0 * DEG  # no star of one galaxy lies so far from its centre on the sky
 SMALLEST = 1.0 / 30.0  # median radius over half-light radius
+MOST_CERTAIN = 20.0  # half-light radii: fields that may be wider do not tell their unit
 SMALLEST_KPC, LARGEST_KPC = 1e-3, 10.0  # median radius where the half-light radius is not known
 SCALE_UNITS = {"deg": DEG, "arcmin": ARCMIN, "arcsec": ARCSEC, "rad": 1.0}
 
@@ -119,7 +120,7 @@ def check_scale(
     problem = f"the stars' median radius is {size:.3g} {yardstick}{stated}"
     advice = "check the centre and the half-light radius of the galaxy, in arcmin"
     if unit:
-        advice = _unit_advice(size, unit, galaxy)
+        advice = _unit_advice(size, unit, galaxy, most)
     elif size < low:
         return [f"{where}: {problem}; {advice}."]
     raise fault(where, problem, advice, 0, " and ".join(columns))
@@ -133,13 +134,19 @@ def _check_outliers(where: str, column: str, radius: Numbers) -> list[str]:
     return []
 
 
-def _unit_advice(ratio: float, unit: str, galaxy: Galaxy) -> str:
-    """Names the unit with which the median radius comes nearest to the half-light radius."""
+def _unit_advice(ratio: float, unit: str, galaxy: Galaxy, most: float) -> str:
+    """Names the unit with which the median radius comes nearest to the half-light radius.
+
+    All that are possible where the field may be wide: the nearest would then be a guess.
+    """
     sizes = SCALE_UNITS | {"kpc": 1.0 / galaxy.distance, "pc": 1e-3 / galaxy.distance}
     used = sizes.get(unit.split()[0])
     if galaxy.rhalf is None or used is None:
         return "state the unit of the positions, as units={'x': 'arcmin', 'y': 'arcmin'}"
     ratios = {name: ratio * size / used for name, size in sizes.items()}
+    possible = [name for name, size in ratios.items() if SMALLEST <= size <= most]
+    if most > MOST_CERTAIN and len(possible) > 1:
+        return f"state the unit of x and y, which could be {' or '.join(possible)}"
     best = min(ratios, key=lambda name: abs(np.log(ratios[name])))
     mapping = f"units={{'x': {best!r}, 'y': {best!r}}}"
     return f"it would be {ratios[best]:.2g} with {best}: state the unit, as {mapping}"
