@@ -53,6 +53,7 @@ def headlines(
 ) -> Iterator[dict[str, str]]:
     """The page's first table, as text with units; upper limits where the dispersion is one."""
     ratios = {str(row["name"]): float(row["ratio"]) for row in share}
+    flagged = {str(row["name"]) for row in share if row["mostly_prior"]}
     truth = true_values(tree)
     for label, name, unit, factor in wanted:
         row = find_row(table, name)
@@ -71,7 +72,7 @@ def headlines(
             "label": label,
             "unit": scale + unit,
             "share": _number(ratios.get(name, math.nan), 2),
-            "mostly_prior": "yes" if ratios.get(name, 0.0) > 0.7 else "",
+            "mostly_prior": "yes" if name in flagged else "",
         }
 
 

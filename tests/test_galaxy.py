@@ -78,7 +78,7 @@ def test_without_the_dust_it_is_not(survey, stars):
 def test_likelihood_is_that_of_the_sums(stars, data):
     """Node values and whitening away, -2 ln L is s^T C^-1 s."""
     tests = Bumps.inside(
-        np.asarray(stars.centre), galaxy.FAREST_EDGE * stars.radius, galaxy._rotation(stars), 1.7
+        np.asarray(stars.centre), galaxy.EDGE * stars.radius, galaxy._rotation(stars), 1.7
     )
     pilot = galaxy._pilot(np.array(data.pilot))
     C = np.asarray(covariance(tests, stars.x, stars.v, pilot, weights=stars.weights))

@@ -1,8 +1,9 @@
 """Stars of a dwarf galaxy: read from any table, checked, and laid on the tangent plane."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -269,6 +270,17 @@ def _with_centre(where: str, where_to: Galaxy, ra: float, dec: float) -> tuple[G
     return centred, note
 
 
+@contextlib.contextmanager
+def _advice_on_photometry() -> Iterator[None]:
+    """What an error within advises of columns and units is of the photometric table's."""
+    try:
+        yield
+    except BayesdustError as error:
+        advice = re.sub(r"\b(column|unit)s(=\{| names )", r"photometry_\1s\2", str(error))
+        raise BayesdustError(advice) from error
+
+
+@_advice_on_photometry()
 def _read_photometry(
     source: str | Path | Table,
     where_to: Galaxy,
@@ -277,20 +289,6 @@ def _read_photometry(
     units: dict[str, str],
 ) -> tuple[Photometry, str, dict[str, str], list[str]]:
     """A sample without velocities around the same centre: offsets, digest, units, warnings."""
-    try:
-        return _photometric_sample(source, where_to, first, columns, units)
-    except BayesdustError as error:  # what it advises of columns and units is of this table
-        advice = re.sub(r"\b(column|unit)s(=\{| names )", r"photometry_\1s\2", str(error))
-        raise BayesdustError(advice) from error
-
-
-def _photometric_sample(
-    source: str | Path | Table,
-    where_to: Galaxy,
-    first: ColumnReader,
-    columns: dict[str, str],
-    units: dict[str, str],
-) -> tuple[Photometry, str, dict[str, str], list[str]]:
     table = read_table(source)
     named = {c.casefold() for c in table.table.colnames if not re.fullmatch(r"col\d+", c)}
     columns = {k: v for k, v in first.columns.items() if v.casefold() in named} | columns

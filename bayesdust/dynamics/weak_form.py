@@ -160,15 +160,13 @@ def covariance(
     """
     x, v, w = _stars(x, v, weights)
 
-    def one(x: Array, v: Array, w: Array) -> Array:
-        drift, kick = _rates(tests, x, v)
-        term = drift + kick @ acceleration(x)
-        if grad_ln_epsilon is not None:
-            term = term + tests.values(x, v) * (grad_ln_epsilon(x) @ v)
-        return w * term
-
     def squares(stars: tuple[Array, ...]) -> tuple[Array, Array]:
-        terms = jax.vmap(one)(*stars)
+        x, v, w = stars
+        terms = _terms(tests, x, v, acceleration)[0]
+        if grad_ln_epsilon is not None:
+            pull = jax.vmap(lambda x, v: grad_ln_epsilon(x) @ v)(x, v)
+            terms = terms + jax.vmap(tests.values)(x, v) * pull[:, None]
+        terms = w[:, None] * terms
         return jnp.sum(terms, axis=0), terms.T @ terms
 
     total, square = _in_chunks(squares, (x, v, w), chunk)
@@ -191,12 +189,7 @@ def reweighted(
 
     def sums(stars: tuple[Array, ...]) -> Array:
         x, v, here, weights = stars
-
-        def one(x: Array, v: Array) -> Array:
-            drift, kick = _rates(tests, x, v)
-            return drift + kick @ acceleration(x)
-
-        return (here[:, None] * weights).T @ jax.vmap(one)(x, v)
+        return (here[:, None] * weights).T @ _terms(tests, x, v, acceleration)[0]
 
     return _in_chunks(sums, (x, v, np.ones(len(x)), np.ascontiguousarray(weights.T)), chunk)
 
@@ -222,12 +215,19 @@ def own_star_pull(
 
     def part(stars: tuple[Array, Array, Array]) -> Array:
         x, v, w = stars
-        drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
-        terms = drift + jnp.einsum("nki,ni->nk", kick, jax.vmap(acceleration)(x))
+        terms, kick = _terms(tests, x, v, acceleration)
         turned = jnp.einsum("nk,nki->ni", (w**2)[:, None] * (terms @ inverse), kick)
         return jnp.einsum("ni,npi->p", turned, jax.vmap(force)(x))
 
     return _in_chunks(part, (x, v, w), chunk)
+
+
+def _terms(
+    tests: Bumps, x: Array, v: Array, acceleration: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """dg/dt (n, k) by (1) of stars in one acceleration, and grad_v g (n, k, 3)."""
+    drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
+    return drift + jnp.einsum("nki,ni->nk", kick, jax.vmap(acceleration)(x)), kick
 
 
 def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:

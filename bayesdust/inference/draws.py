@@ -1,8 +1,10 @@
 """Draws of a model's posterior and prior, and what the model makes of them: for every kind of model."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,6 +14,10 @@ from numpyro.infer.util import constrain_fn, unconstrain_fn
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import nuts
 from bayesdust.inference.nuts import Draws, latent_sites, run_nuts, stage_key
+from bayesdust.inference.programs import Program
+
+if TYPE_CHECKING:
+    from xarray import DataTree
 
 SCHEMA_VERSION = 1
 PRIOR_DRAWS = 1000
@@ -97,3 +103,37 @@ def prior_latents(model: Callable[[Any], Any], data: Any, seed: int) -> dict[str
 
     found = unconstrained(stage_key(seed, "prior"))
     return {name: np.asarray(value)[None] for name, value in found.items()}
+
+
+def label(
+    tree: "DataTree",
+    labels: Mapping[str, tuple[str, str]],
+    constants: Mapping[str, tuple[str, str]],
+    coordinates: Mapping[str, tuple[str, str]],
+) -> None:
+    """Unit and long name on every variable and coordinate, by name; `constants` are constant_data's."""
+    for title, group in tree.children.items():
+        named = constants if title == "constant_data" else labels
+        for name, variable in group.data_vars.items():
+            unit, long_name = named.get(str(name), ("", str(name)))
+            variable.attrs.update(units=unit, long_name=long_name)
+        for name, (unit, long_name) in coordinates.items():
+            if name in group.coords:
+                group.coords[name].attrs.update(units=unit, long_name=long_name)
+
+
+def attributes(program: Program, stars: Any, data: Any, seed: int, method: str) -> dict[str, Any]:
+    """What every result says of itself, for the root of its DataTree."""
+    assert program.model is not None
+    return {
+        "model": program.name,
+        "method": method,
+        "seed": seed,
+        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
+        "parameters": json.dumps(latent_sites(program.model, data)),
+        "source": stars.source,
+        "data_sha256": stars.sha256,
+        "notes": json.dumps(data.notes),
+        "bayesdust_version": metadata.version("bayesdust"),
+        "schema_version": SCHEMA_VERSION,
+    }

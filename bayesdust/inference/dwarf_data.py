@@ -21,6 +21,7 @@ from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import STEP, JeansGrid, ProjectedRadii
 from bayesdust.dynamics.projection import LinesOfSight
 from bayesdust.errors import BayesdustError
+from bayesdust.inference.options import refuse_unknown
 from bayesdust.tracers import Plummer, Tracer, ZhaoTracer
 from bayesdust.units import ARCMIN
 
@@ -184,14 +185,8 @@ def ignored(stars: Stars) -> str:
 
 
 def _options(given: Mapping[str, Any], stars: Stars, takes: tuple[str, ...]) -> dict[str, Any]:
+    refuse_unknown(given, takes, CHOICES)
     for key, value in given.items():
-        if key not in takes:
-            raise BayesdustError(
-                f"This model has no option {key!r}: choose from {', '.join(takes)}."
-            )
-        if key in CHOICES and value not in CHOICES[key]:
-            known = ", ".join(CHOICES[key])
-            raise BayesdustError(f"Option {key} cannot be {value!r}: choose from {known}.")
         if key in FLAGS and not isinstance(value, bool):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give true or false.")
         if key in RANGES and not _within(value, *RANGES[key]):

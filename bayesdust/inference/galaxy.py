@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
+from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.efficiency import DustMap, fit_dust
 from bayesdust.dynamics.force_nodes import ForceNodes
@@ -28,13 +30,13 @@ from bayesdust.dynamics.weak_form import (
     reweighted,
 )
 from bayesdust.errors import BayesdustError
+from bayesdust.inference.options import refuse_unknown
 from bayesdust.potentials.base import Potential
 from bayesdust.potentials.discs import milky_way_2014
 from bayesdust.units import DENSITY_GEV_CM3, G
 
 #: Options every model of the Milky Way takes, with their defaults; `prepare` refuses any other.
 OPTIONS: dict[str, Any] = {"efficiency": "auto", "limit": None, "magnitude": "auto", "bump": None}
-BANDS = ("G", "phot_g_mean_mag")  # what `magnitude` is by itself
 CHOICES = {"efficiency": ("auto", "none", "given", "magnitudes")}
 DUST_DRAWS = 64
 FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
@@ -43,7 +45,7 @@ SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
 HEIGHT = 1.1  # kpc, of Sigma
 PC = 1e-3  # kpc
-FAREST_EDGE = 0.975  # of the ball: bumps end within, where no star is missing
+EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class GalaxyData:
     number : how many sums there are
     sun : (3,) kpc
     points : (m, 3) kpc, places of the products
-    epsilon : (d, m) draws of the efficiency there, (1, m) where it is given or there is none
+    epsilon : (d, m) draws of the efficiency there, or None where no dust was fitted
     options : every option, defaults filled in
     pilot : the sizes of the horizontal and vertical force of MWPotential2014 that the sums like best
     dust : the map behind `epsilon`, or None
@@ -108,17 +110,15 @@ def prepare(
     points = np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float)
     rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
     weights, dust, steps = _efficiency(stars, chosen, rng, on_progress)
-    tests = Bumps.inside(
-        centre, FAREST_EDGE * radius, _rotation(stars), chosen["bump"] or radius / 3.0
-    )
+    tests = Bumps.inside(centre, EDGE * radius, _rotation(stars), chosen["bump"] or radius / 3.0)
     nodes = ForceNodes.covering(centre, radius)
     on_progress(0, 3, "sums")
     found = moments(tests, stars.x, stars.v, nodes.basis, weights=weights)
     on_progress(1, 3, "sums")
     pilot, scatter = _scatter(tests, stars, weights, nodes, found)
     on_progress(2, 3, "sums")
-    if dust is not None:
-        scatter = scatter + _dust_scatter(tests, stars, pilot, dust, steps)
+    if dust is not None and weights is not None:
+        scatter = scatter + _dust_scatter(tests, stars, pilot, weights, dust, steps)
     design, target, rest = _whitened(found, scatter)
     pull = own_star_pull(
         tests, stars.x, stars.v, _pilot(pilot), nodes.basis, np.linalg.inv(scatter), weights
@@ -198,14 +198,8 @@ def _shell_mean(halo: Potential, r: Array) -> Array:
 
 
 def _options(given: Mapping[str, Any], stars: MilkyWayStars) -> dict[str, Any]:
+    refuse_unknown(given, OPTIONS, CHOICES)
     for key, value in given.items():
-        if key not in OPTIONS:
-            raise BayesdustError(
-                f"This model has no option {key!r}: choose from {', '.join(OPTIONS)}."
-            )
-        if key in CHOICES and value not in CHOICES[key]:
-            known = ", ".join(CHOICES[key])
-            raise BayesdustError(f"Option {key} cannot be {value!r}: choose from {known}.")
         if key in ("limit", "bump") and not (isinstance(value, int | float) and 0 < value < 100):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give a positive number.")
     chosen = {**OPTIONS, **given}
@@ -222,7 +216,9 @@ def _options(given: Mapping[str, Any], stars: MilkyWayStars) -> dict[str, Any]:
         if chosen["limit"] is None:
             raise BayesdustError("efficiency=magnitudes needs the survey's limit, as limit=14.")
         if chosen["magnitude"] == "auto":
-            chosen["magnitude"] = next((b for b in BANDS if b in stars.photometry), BANDS[0])
+            chosen["magnitude"] = next(
+                (b for b in MAGNITUDES if b in stars.photometry), MAGNITUDES[0]
+            )
         if chosen["magnitude"] not in stars.photometry:
             known = ", ".join(stars.photometry) or "none"
             raise BayesdustError(
@@ -292,22 +288,22 @@ def _dust_scatter(
     tests: Bumps,
     stars: MilkyWayStars,
     sizes: np.ndarray,
+    weights: np.ndarray,
     dust: DustMap,
     steps: list[np.ndarray],
 ) -> np.ndarray:
-    """Covariance (k, k) of the sums between draws of the dust, about the map's own sums."""
+    """Covariance (k, k) of the sums between draws of the dust, about those with the map's `weights`."""
     offsets = stars.x - stars.sun.position
-    best = 1 / dust.efficiency(offsets)
-    others = np.array([1 / dust.efficiency(offsets, s) - best for s in steps])
+    others = np.array([1 / dust.efficiency(offsets, s) - weights for s in steps])
     shifts = np.asarray(reweighted(tests, stars.x, stars.v, _pilot(sizes), others))
     return shifts.T @ shifts / len(shifts)
 
 
 def _whitened(found: Moments, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Design (p, p), target (p,) and rest: |design a + target|^2 + rest is chi2 of the sums."""
-    root = np.linalg.cholesky(scatter)
-    force = np.linalg.solve(root, np.asarray(found.force))
-    constant = np.linalg.solve(root, np.asarray(found.constant))
+    both = np.column_stack([np.asarray(found.force), np.asarray(found.constant)])
+    white = solve_triangular(np.linalg.cholesky(scatter), both, lower=True)
+    force, constant = white[:, :-1], white[:, -1]
     turn, design = np.linalg.qr(force)
     target = turn.T @ constant
     return design, target, float(constant @ constant - target @ target)

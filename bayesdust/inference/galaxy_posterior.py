@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy
 from bayesdust.inference.draws import (
-    SCHEMA_VERSION,
+    attributes,
     check_method,
     in_batches,
+    label,
     prior_latents,
     products_of,
     sample,
@@ -54,7 +54,11 @@ LABELS = {
     "ln_b_disc": ("", "ln of the height of the discs in kpc"),
     "ln_mass_bulge": ("", "ln of the mass of the bulge in Msun"),
 }
-PLACES = {"x": "Galactocentric x", "y": "Galactocentric y", "z": "height above the plane"}
+PLACES = {
+    "x": ("kpc", "Galactocentric x"),
+    "y": ("kpc", "Galactocentric y"),
+    "z": ("kpc", "height above the plane"),
+}
 COORDINATES = {
     "R": ("kpc", "distance from the axis"),
     "r": ("kpc", "distance from the centre"),
@@ -138,8 +142,9 @@ def assemble(
     tree["constant_data"] = xr.DataTree(
         xr.Dataset(places, coords={"point": np.arange(len(data.points))})
     )
-    _label(tree)
-    tree.attrs.update(_attributes(program, stars, data, seed, method))
+    label(tree, LABELS, PLACES, COORDINATES)
+    tree.attrs.update(attributes(program, stars, data, seed, method))
+    tree.attrs.update(_own_attributes(data, len(latent_sites(program.model, data))))
     return tree
 
 
@@ -154,37 +159,10 @@ def _efficiency(
     return {"epsilon": data.epsilon[rng.integers(len(data.epsilon), size=shape)]}
 
 
-def _label(tree: "DataTree") -> None:
-    """Units and long names on every variable and coordinate of ours."""
-    for title, group in tree.children.items():
-        for name, variable in group.data_vars.items():
-            unit, long_name = LABELS.get(str(name), ("", str(name)))
-            if title == "constant_data":
-                unit, long_name = "kpc", PLACES[str(name)]
-            variable.attrs.update(units=unit, long_name=long_name)
-        for name, (unit, long_name) in COORDINATES.items():
-            if name in group.coords:
-                group.coords[name].attrs.update(units=unit, long_name=long_name)
-
-
-def _attributes(
-    program: Program, stars: MilkyWayStars, data: GalaxyData, seed: int, method: str
-) -> dict[str, Any]:
-    assert program.model is not None
-    sites = latent_sites(program.model, data)
+def _own_attributes(data: GalaxyData, parameters: int) -> dict[str, Any]:
     return {
         "kind": "milky_way",
-        "model": program.name,
-        "method": method,
-        "seed": seed,
-        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
-        "parameters": json.dumps(sites),
         "sun": json.dumps(data.sun.tolist()),
-        "chi2_dof": data.number - len(sites),
+        "chi2_dof": data.number - parameters,
         "pilot": json.dumps(data.pilot),
-        "source": stars.source,
-        "data_sha256": stars.sha256,
-        "notes": json.dumps(data.notes),
-        "bayesdust_version": metadata.version("bayesdust"),
-        "schema_version": SCHEMA_VERSION,
     }

@@ -22,9 +22,10 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import dwarf, dwarf_data, galaxy_posterior
 from bayesdust.inference.draws import (
-    SCHEMA_VERSION,
+    attributes,
     check_method,
     in_batches,
+    label,
     prior_latents,
     products_of,
     sample,
@@ -86,6 +87,16 @@ LABELS = {
 COLUMNS = LABELS | {
     "xi": ("rad", "tangent-plane offset to the east"),
     "eta": ("rad", "tangent-plane offset to the north"),
+}
+COORDINATES = {
+    "r": ("kpc", "radius"),
+    "R": ("kpc", "projected radius"),
+    "angle": ("deg", "half-angle of the cone"),
+    "velocity_bin": ("", "number of the bin of velocity"),
+    "weight": ("", "number of the weight"),
+    "knot": ("", "number of the knot, from the centre"),
+    "turn": ("", "number of the step from knot to knot"),
+    "star": ("", "row of the star in the table, from 0"),
 }
 DIMENSIONS = {
     "rho": ["r"],
@@ -196,8 +207,9 @@ def assemble(
     constants = {name: ("star", value) for name, value in _constants(stars, data).items()}
     star = {"star": np.arange(stars.n)}
     tree["constant_data"] = xr.DataTree(xr.Dataset(constants, coords=star))
-    _label(tree, data)
-    tree.attrs.update(_attributes(program, stars, data, seed, method))
+    label(tree, LABELS, COLUMNS, COORDINATES)
+    _mark_radii(tree, data)
+    tree.attrs.update(attributes(program, stars, data, seed, method) | _own_attributes(data))
     return tree
 
 
@@ -252,26 +264,10 @@ def _projected_radii(data: DwarfData) -> np.ndarray:
     return data.theta_out * data.galaxy.distance
 
 
-def _label(tree: "DataTree", data: DwarfData) -> None:
-    """Units and long names on every variable that has them, and where the marked radii are."""
+def _mark_radii(tree: "DataTree", data: DwarfData) -> None:
+    """Where the marked radii are, as attributes of every coordinate r."""
     index = {f"{name}_index": int(np.argmin(abs(data.r - r))) for name, r in _marks(data).items()}
-    for title, group in tree.children.items():
-        labels = COLUMNS if title == "constant_data" else LABELS
-        for name, variable in group.data_vars.items():
-            unit, long_name = labels.get(str(name), ("", str(name)))
-            variable.attrs.update(units=unit, long_name=long_name)
-        for name, unit, long_name in (
-            ("r", "kpc", "radius"),
-            ("R", "kpc", "projected radius"),
-            ("angle", "deg", "half-angle of the cone"),
-            ("velocity_bin", "", "number of the bin of velocity"),
-            ("weight", "", "number of the weight"),
-            ("knot", "", "number of the knot, from the centre"),
-            ("turn", "", "number of the step from knot to knot"),
-            ("star", "", "row of the star in the table, from 0"),
-        ):
-            if name in group.coords:
-                group.coords[name].attrs.update(units=unit, long_name=long_name)
+    for group in tree.children.values():
         if "r" in group.coords:
             group.coords["r"].attrs.update(index, rhalf=data.r_half)
 
@@ -280,25 +276,12 @@ def _marks(data: DwarfData) -> dict[str, float]:
     return {"0.15kpc": 0.15, "rhalf": data.r_half, "1.8rhalf": data.pivot}
 
 
-def _attributes(
-    program: Program, stars: Stars, data: DwarfData, seed: int, method: str
-) -> dict[str, Any]:
-    assert program.model is not None
+def _own_attributes(data: DwarfData) -> dict[str, Any]:
     r_trunc, rho_max = data.options["r_trunc"], data.options["rho_max"]
     return {
-        "model": program.name,
-        "method": method,
-        "seed": seed,
-        "options": json.dumps({k: str(v) for k, v in data.options.items()}),
-        "parameters": json.dumps(latent_sites(program.model, data)),
         "galaxy": json.dumps(data.galaxy.to_dict()),
-        "source": stars.source,
-        "data_sha256": stars.sha256,
-        "notes": json.dumps(data.notes),
         "r_trunc": "none" if np.isinf(r_trunc) else float(r_trunc),
         "rho_max": "none" if np.isinf(rho_max) else float(rho_max),
-        "bayesdust_version": metadata.version("bayesdust"),
-        "schema_version": SCHEMA_VERSION,
     }
 
 
