@@ -22,7 +22,7 @@ def model(data):
 '''
 # takes long enough to be interrupted
 SLOW = (
-    MODEL + '    numpyro.factor("slow", 1e-300 * jnp.sum(jnp.cos(jnp.arange(120_000.0) * v_sys)))\n'
+    MODEL + '    numpyro.factor("slow", 1e-300 * jnp.sum(jnp.cos(jnp.arange(40_000.0) * v_sys)))\n'
 )
 GALAXY = 'name = "Mock"\ndistance = 80\nrhalf = 10.7\nrhalf_err = 0.5\nv_sys = 0\n'
 SETTINGS = {"num_chains": 2, "num_warmup": 200, "num_draws": 150, "seed": 3}
