@@ -24,7 +24,7 @@ import numpyro  # noqa: E402
 from astropy.table import Table  # noqa: E402
 from benchmarks.check_dwarfs import COLUMNS, FILES, REPORTED, draws_of  # noqa: E402
 from benchmarks.check_gaia_challenge import stars_of  # noqa: E402
-from benchmarks.results import provenance, settled_run  # noqa: E402
+from benchmarks.results import provenance, seconds_of, settled_run  # noqa: E402
 
 from bayesdust import mocks  # noqa: E402
 from bayesdust.anisotropy import Isotropic  # noqa: E402
@@ -116,11 +116,12 @@ def mock_stars(n: int, seed: int) -> Stars:
     return read_stars(table, galaxy, photometry=positions)
 
 
-def benchmark_run(stars: Stars, label: str, seed: int) -> tuple[Any, bool]:
-    """The DataTree of the benchmark with one of `ORBITS`, and whether its diagnostics passed."""
+def benchmark_run(stars: Stars, label: str, seed: int) -> tuple[Any, bool, float]:
+    """The benchmark with one of `ORBITS`: its DataTree, whether its diagnostics passed, its seconds."""
     settings = {"seed": seed, **DRAWS}
     request = Request(load("dsph_flow"), stars, "nuts", ORBITS[label], settings)
-    return settled_run(request, FOLDER / f"benchmark-{label.replace(' ', '')}")
+    folder = FOLDER / f"benchmark-{label.replace(' ', '')}"
+    return *settled_run(request, folder), seconds_of(folder)
 
 
 def benchmark_rows(data: Path, seed: int) -> list[str]:
@@ -129,9 +130,7 @@ def benchmark_rows(data: Path, seed: int) -> list[str]:
     rows = ["| orbits | profile | truth inside 95 % at | worst median | 95 % half-width at R_half | log10 "
             "J(0.5 deg), 95 % | diagnostics | s |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for label in ORBITS:
-        clock = time.perf_counter()
-        tree, passed = benchmark_run(stars, label, seed)
-        spent = time.perf_counter() - clock
+        tree, passed, spent = benchmark_run(stars, label, seed)
         posterior = tree["posterior"]
         J = np.quantile(posterior["log10_J"].sel(angle=0.5), [0.025, 0.5, 0.975])
         for name in RANGES:

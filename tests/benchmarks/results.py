@@ -30,6 +30,11 @@ def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
     return load(folder)[0], verdict.passed
 
 
+def seconds_of(folder: Path) -> float:
+    """Wall time [s] that the run in `folder` took, when it was run."""
+    return float(json.loads((folder / "run.json").read_text())["wall_seconds"]["total"])
+
+
 def provenance(command: str) -> str:
     """The last line of a page of results: command, commit and date."""
 
