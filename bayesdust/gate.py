@@ -18,8 +18,8 @@ from bayesdust.summary import (
     chain_draws,
     dataset,
     is_constant,
+    is_independent,
     is_milky_way,
-    is_variational,
     parameters,
     scalars,
     summarise,
@@ -83,7 +83,7 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
     """
     table = summarise(tree) if table is None else table
     checks = [_check_finite(tree), _check_moved(tree, table)]
-    if is_variational(tree):
+    if is_independent(tree):
         checks.append(_check_pareto(tree))
     else:
         checks += [_check_rhat(tree, table), _check_ess(table, "bulk"), _check_ess(table, "tail")]
@@ -257,15 +257,24 @@ def _check_ebfmi(tree: DataTree) -> Check:
 
 
 def _check_pareto(tree: DataTree) -> Check:
+    """Of a guide's draws, or of the draws by which an exact posterior weighs its own settings."""
+    exact = str(tree.attrs.get("method", "")) == "exact"
     value = float(tree.attrs.get("pareto_k", math.nan))
     ok = value <= PARETO_K_MAX
+    what = "weighing the draws from the prior" if exact else "the guide"
     if math.isnan(value):
-        sentence = "Pareto k of the variational guide is not known, so it cannot be trusted."
+        sentence = f"Pareto k of {what} is not known, so it cannot be trusted."
     elif ok:
-        sentence = f"Pareto k of the guide is {value:.2f} (at most {PARETO_K_MAX} wanted)."
+        sentence = f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted)."
+    elif exact:
+        sentence = (
+            f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted): hardly one of them is what "
+            "the stars ask for. The dust or the equilibrium may be taken wrongly; else give the fields "
+            "priors nearer to it, in a copy of the model."
+        )
     else:
         sentence = (
-            f"Pareto k of the guide is {value:.2f} (at most {PARETO_K_MAX} wanted): the guide "
+            f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted): the guide "
             "does not cover the posterior and is not to be trusted; use NUTS or a flow guide."
         )
     return Check("pareto_k", value, PARETO_K_MAX, ok, sentence)

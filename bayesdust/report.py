@@ -19,7 +19,7 @@ from bayesdust.influence import dispersion, prior_share
 from bayesdust.report_figures import figures
 from bayesdust.report_numbers import comparison, find_row, format_row, headlines, interval
 from bayesdust.style import decimals
-from bayesdust.summary import dataset, is_milky_way, is_variational, parameters, summarise
+from bayesdust.summary import dataset, is_independent, is_milky_way, parameters, summarise
 
 if TYPE_CHECKING:
     from astropy.table import Row, Table
@@ -128,7 +128,7 @@ def _context(
         ],
         "has_truth": "truth" in tree.children,
         "meanings": "; ".join(f"{name}: {text}" for name, text in _meanings(tree).items()),
-        "variational": is_variational(tree),
+        "independent": is_independent(tree),
         "run": list(_provenance(tree, run)),
         "warnings": warnings,
     }
@@ -180,6 +180,8 @@ def _banner(outcome: Verdict) -> str:
         return "Diagnostics failed: these numbers are not to be used."
     if outcome.method.lower().startswith("vi"):
         return "Diagnostics passed: the variational guide covers the posterior."
+    if outcome.method == "exact":
+        return "Diagnostics passed: the posterior is exact, and the stars fulfil the equation."
     return "Diagnostics passed: the chains agree and hold enough independent draws."
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from bayesdust import chain_plots, plots
 from bayesdust.errors import BayesdustError
 from bayesdust.style import STYLE
-from bayesdust.summary import is_variational
+from bayesdust.summary import is_independent
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -100,7 +100,7 @@ def of_the_draws(tree: DataTree, table: Table) -> list[Spec]:
             False,
         ),
     ]
-    if not is_variational(tree):
+    if not is_independent(tree):
         specs.append(
             Spec(
                 "Chains",

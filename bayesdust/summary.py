@@ -50,9 +50,13 @@ class Scalar(NamedTuple):
     derived: bool
 
 
-def is_variational(tree: DataTree) -> bool:
-    """Whether the draws come from a variational guide (root attribute `method` starts "vi")."""
-    return str(tree.attrs.get("method", "")).lower().startswith("vi")
+def is_independent(tree: DataTree) -> bool:
+    """Whether the draws are one chain of independent ones, of a variational guide or an exact posterior.
+
+    The root attribute `method` starts with "vi" or is "exact".
+    """
+    method = str(tree.attrs.get("method", "")).lower()
+    return method.startswith("vi") or method == "exact"
 
 
 def is_milky_way(tree: DataTree) -> bool:
@@ -228,8 +232,8 @@ def summarise(tree: DataTree) -> Table:
 
     Quantiles are equal-tailed over all chains; `mcse` is the Monte Carlo standard error of the
     mean. Draws that are not finite are left out of mean, sd and quantiles, but then the row's
-    R-hat, ESS and MCSE are NaN, so `verdict` fails. A variational posterior has one chain of
-    independent draws: R-hat is NaN and ESS is that of the importance weights (root attribute
+    R-hat, ESS and MCSE are NaN, so `verdict` fails. Of independent draws there is one
+    chain: R-hat is NaN and ESS is that of the importance weights (root attribute
     `psis_ess`), NaN without them.
     """
     from astropy.table import Table
@@ -283,7 +287,7 @@ def _monte_carlo(tree: DataTree, scalar: Scalar) -> dict[str, float]:
         return {"rhat": nan, "ess_bulk": nan, "ess_tail": nan, "mcse": 0.0}
     if not np.isfinite(draws).all() or draws.shape[1] < 4:
         return {"rhat": nan, "ess_bulk": nan, "ess_tail": nan, "mcse": nan}
-    if is_variational(tree):
+    if is_independent(tree):
         ess = float(tree.attrs.get("psis_ess", nan))
         mcse = float(np.std(draws, ddof=1)) / math.sqrt(ess) if ess > 0 else nan
         return {"rhat": nan, "ess_bulk": ess, "ess_tail": ess, "mcse": mcse}

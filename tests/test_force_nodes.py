@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayesdust.dynamics.force_nodes import ForceNodes
-from bayesdust.dynamics.weak_form import Bumps, moments
+from bayesdust.dynamics.weak_form import Bumps, Sample, moments
 from bayesdust.potentials import GNFW, MiyamotoNagai, Spheroid, milky_way_2014
 
 CENTRE, RADIUS = np.array([-8.122, 0.0, 0.0208]), 4.0
@@ -51,8 +51,8 @@ def test_sums_are_those_of_the_force_itself():
     x, v = ball(400, 3), np.random.default_rng(2).normal(size=(400, 3)) * 50
     tests = Bumps.inside(CENTRE, 3.9, v_phi=-220.0)
     galaxy = GALAXIES["MWPotential2014"]
-    one = moments(tests, x, v, lambda x: galaxy.acceleration(x)[None])
-    nodes = moments(tests, x, v, NODES.basis)
+    one = moments(tests, Sample.of(x, v), lambda x: galaxy.acceleration(x)[None])
+    nodes = moments(tests, Sample.of(x, v), NODES.basis)
     direct, through = np.asarray(one.force[:, 0]), np.asarray(nodes.force @ NODES.values(galaxy))
     # of sums of 400 terms, each good to 3e-4
     assert np.max(abs(through - direct)) < 3e-4 * np.sqrt(400) * np.max(abs(direct))

@@ -284,6 +284,25 @@ def test_resampled_copies_are_repeatable_and_consistent():
     assert (one.covariance != got.covariance).any()
 
 
+def test_copies_on_either_side_have_the_errors_covariance():
+    """Half their difference, many copies of one star: its covariance is the propagated one."""
+    n = 20_000
+    got = read_gaia(stars(*[{}] * n), cuts=())
+    x, v = got.either_side(1)
+    shift = np.concatenate([x[:, 0] - x[:, 1], v[:, 0] - v[:, 1]], axis=1) / 2
+    c = got.covariance[0]
+    spread = np.sqrt(np.diag(c))
+    # products of signs scatter no more than those of normal deviates; and the second order of 1/parallax
+    error = np.sqrt((c**2 + np.outer(spread**2, spread**2)) / n)
+    second = (got.observed.errors[0, 2] / got.observed.values[0, 2]) ** 2
+    off = abs(np.cov(shift.T) - c)
+    assert np.all(off < 4 * error + 3 * second * np.outer(spread, spread))
+    assert second < 0.01
+    bare = stars(n=110)
+    bare.remove_columns([name for name in bare.colnames if name.endswith(("_error", "_corr"))])
+    sentence(lambda: read_gaia(bare).either_side(0), "no errors to be moved by")
+
+
 def test_resampled_copies_drop_what_leaves():
     """Stars near the edge leave it half the time; bad parallaxes come out negative and are counted."""
     edge = {"parallax": 0.2501, "parallax_error": 0.01}

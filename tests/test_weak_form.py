@@ -8,7 +8,7 @@ from quick_galaxy import POTENTIAL, quick_galaxy
 from scipy import stats
 
 from bayesdust import disc_mocks
-from bayesdust.dynamics.weak_form import Bumps, covariance, moments
+from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, moments
 from bayesdust.errors import BayesdustError
 
 CENTRE = np.array(disc_mocks.SURVEY.centre)
@@ -66,7 +66,7 @@ def test_bumps_lie_inside_the_survey(tests_):
 def test_rates_are_those_along_orbits(tests_, stars):
     """Against differences of g along a star's path."""
     x, v, _ = (a[:20] for a in stars)
-    sums = moments(tests_, x, v, pull, chunk=7).sums(jnp.ones(1))
+    sums = moments(tests_, Sample.of(x, v), pull, chunk=7).sums(jnp.ones(1))
     dt = 1e-6  # kpc/(km/s)
     a = np.asarray(jax.vmap(POTENTIAL.acceleration)(x))
     after, before = (
@@ -79,25 +79,28 @@ def test_sums_vanish_in_the_true_potential_behind_the_true_dust(tests_, stars):
     """Both forms; not with the dust ignored, nor in a potential that is too strong by a quarter."""
     x, v, epsilon = stars
     one = jnp.ones(1)
-    weighted = moments(tests_, x, v, pull, weights=1 / epsilon)
-    cov = covariance(tests_, x, v, POTENTIAL.acceleration, weights=1 / epsilon)
+    seen = Sample.of(x, v, 1 / epsilon)
+    weighted = moments(tests_, seen, pull)
+    cov = covariance(tests_, seen, Pilot(POTENTIAL.acceleration))
     # a sum of k squared normals; its five-sigma point
     limit = stats.chi2.isf(3e-7, tests_.number)
     assert chi2(weighted.sums(one), cov) < limit
     assert chi2(weighted.sums(1.25 * one), cov) > limit
 
-    plain = moments(tests_, x, v, pull, dim)
-    dusty = covariance(tests_, x, v, POTENTIAL.acceleration, jax.grad(ln_epsilon))
+    even = Sample.of(x, v)
+    plain = moments(tests_, even, pull, dim)
+    dusty = covariance(tests_, even, Pilot(POTENTIAL.acceleration, jax.grad(ln_epsilon)))
     assert chi2(plain.sums(one, one), dusty) < limit
-    ignored = covariance(tests_, x, v, POTENTIAL.acceleration)
+    ignored = covariance(tests_, even, Pilot(POTENTIAL.acceleration))
     assert chi2(plain.sums(one), ignored) > limit
 
 
 def test_the_forces_scale_is_found(tests_, stars):
     """Generalised least squares for the size of the horizontal and the vertical force."""
     x, v, epsilon = stars
-    weighted = moments(tests_, x, v, parts, weights=1 / epsilon)
-    cov = covariance(tests_, x, v, POTENTIAL.acceleration, weights=1 / epsilon)
+    seen = Sample.of(x, v, 1 / epsilon)
+    weighted = moments(tests_, seen, parts)
+    cov = covariance(tests_, seen, Pilot(POTENTIAL.acceleration))
     normal = weighted.force.T @ jnp.linalg.solve(cov, weighted.force)
     found = -jnp.linalg.solve(normal, weighted.force.T @ jnp.linalg.solve(cov, weighted.constant))
     sd = np.sqrt(np.diag(np.linalg.inv(normal)))
@@ -108,11 +111,40 @@ def test_the_forces_scale_is_found(tests_, stars):
 
 def test_chunks_do_not_matter(tests_, stars):
     x, v, epsilon = (a[:500] for a in stars)
-    many, few = (moments(tests_, x, v, parts, dim, 1 / epsilon, chunk=c) for c in (500, 64))
+    some = Sample.of(x, v, 1 / epsilon)
+    many, few = (moments(tests_, some, parts, dim, chunk=c) for c in (500, 64))
     for a, b in zip(many, few, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9 * float(jnp.abs(a).max()))
 
 
 def test_stars_that_are_not_finite(tests_):
     with pytest.raises(BayesdustError, match="must be finite"):
-        moments(tests_, np.full((5, 3), np.nan), np.zeros((5, 3)), pull)
+        Sample.of(np.full((5, 3), np.nan), np.zeros((5, 3)))
+
+
+def test_copies_take_errors_out():
+    """Equation (4): the mean over noise is the true stars' sum; that of the noisy stars is not."""
+    rng = np.random.default_rng(5)
+    n, skies = 60, 4000
+    x = rng.normal(size=(n, 3)) * 0.5 + CENTRE
+    v = rng.normal(size=(n, 3)) * 40 + np.array([0, 200.0, 0])
+    one = Bumps(CENTRE[None], np.array([[3.0, 3.0, 3.0]]), -200.0)
+    pilot = Pilot(POTENTIAL.acceleration)
+    terms = jax.jit(jax.vmap(lambda x, v: pilot.terms(one, x, v)))
+    noise = [s * rng.normal(size=(2, skies * n, 3)) for s in (0.15, 15.0)]
+    seen, e = zip(*((np.tile(a, (skies, 1)) + q[0], q[1]) for a, q in zip((x, v), noise, strict=True)),
+                  strict=True)  # fmt: skip
+    bare, ahead, behind = (
+        np.asarray(terms(*(a + sign * b for a, b in zip(seen, e, strict=True))))
+        for sign in (0, 1, -1)
+    )
+    truth = np.asarray(terms(x, v)).sum(axis=0)
+
+    def surprise(terms):
+        """The largest offset of a sum's mean over the skies, in its error."""
+        off = terms.reshape(skies, n, -1).sum(axis=1) - truth
+        return float(np.max(abs(off.mean(axis=0) / off.std(axis=0)))) * np.sqrt(skies)
+
+    limit = stats.norm.isf(0.5e-3 / one.number)
+    assert surprise(2 * bare - 0.5 * (ahead + behind)) < limit
+    assert surprise(bare) > 2 * limit

@@ -115,7 +115,8 @@ class MilkyWayStars:
                 f"{self.source}: the stars have no errors to be drawn from; give a table with "
                 "ra_error and the other errors of Gaia."
             )
-        values = _draw(self.observed, seed)
+        noise = np.random.default_rng(seed).normal(size=self.observed.values.shape)
+        values = _moved(self.observed, noise)
         parallax = values[:, 2]
         distance = np.full_like(parallax, np.nan)
         np.divide(1.0, parallax, out=distance, where=parallax > 0.0)
@@ -137,17 +138,46 @@ class MilkyWayStars:
             cuts=report,
         )
 
+    def either_side(
+        self, seed: int
+    ) -> tuple[Float[np.ndarray, "n 2 3"], Float[np.ndarray, "n 2 3"]]:
+        """x and v of two copies of every star, its observed quantities moved by +e and by -e.
 
-def _draw(observed: Observed, seed: int) -> Float[np.ndarray, "n 6"]:
-    """Observed quantities (n, 6) with noise of their covariance added.
+        e has the covariance of the errors, made of random signs instead of normal deviates, so that no
+        parallax is moved far: the mean over the two of a smooth function less its value at the star is half
+        the trace of its second derivatives with the covariance, in the mean over signs. The same seed gives
+        the same copies. Raises BayesdustError for stars without errors, or with a parallax of less than three
+        of them.
+        """
+        if self.observed is None or self.observed.errors is None:
+            raise BayesdustError(f"{self.source}: the stars have no errors to be moved by.")
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=self.observed.values.shape)
+        pair = [_moved(self.observed, sign * signs) for sign in (1.0, -1.0)]
+        if min(values[:, 2].min() for values in pair) <= 0.0:
+            raise BayesdustError(
+                f"{self.source}: some parallaxes are too uncertain to give a distance; leave out stars with "
+                "parallax_error/parallax above 1/3."
+            )
+        x, v = zip(*(galactocentric(values, self.sun) for values in pair), strict=True)
+        return np.stack(x, axis=1), np.stack(v, axis=1)
+
+    @property
+    def distance_errors(self) -> Float[np.ndarray, " n"] | None:
+        """Errors of the distances (n,) [kpc], to first order, or None without errors."""
+        if self.observed is None or self.observed.errors is None:
+            return None
+        return self.observed.errors[:, 2] / self.observed.values[:, 2] ** 2
+
+
+def _moved(observed: Observed, noise: Float[np.ndarray, "n 6"]) -> Float[np.ndarray, "n 6"]:
+    """Observed quantities (n, 6) moved by `noise` of unit covariance, made that of their errors.
 
     The root of the correlation matrix is V sqrt(L) by its eigenvalues L, of which rounding may have
     made some slightly negative: those are set to zero.
     """
     assert observed.errors is not None
-    noise = np.random.default_rng(seed).normal(size=observed.values.shape)
     if observed.correlations is not None:
-        done = 0
+        noise, done = noise.copy(), 0
         for part in observed.in_parts():
             eigenvalues, vectors = np.linalg.eigh(part.correlation)
             here = slice(done, done + len(eigenvalues))

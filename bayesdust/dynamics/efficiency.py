@@ -151,13 +151,28 @@ class DustMap:
     def efficiency(
         self, offsets: Float[np.ndarray, "n 3"], steps: Floats | None = None
     ) -> Float[np.ndarray, " n"]:
-        """epsilon (n,) by (1), not below `FAINTEST`."""
-        distance = np.linalg.norm(offsets, axis=1)
+        """epsilon (n,) by (1), the mean over the lines of sight of a part, not below `FAINTEST`."""
         extinction = jnp.asarray(self.extinction(offsets, steps))
-        faintest = jnp.asarray(self.limit - modulus(distance))
-        ln_share = self.luminosity.tables(jnp.asarray(self.ln_phi))[1]
-        share = self.luminosity.at(ln_share, faintest - patches(extinction, self.patchiness))
-        return np.maximum(np.asarray(jnp.exp(_mean_of_patches(share))), FAINTEST)
+        ln_share = self._ln_share(offsets, patches(extinction, self.patchiness))
+        return np.maximum(np.asarray(jnp.exp(_mean_of_patches(ln_share))), FAINTEST)
+
+    def efficiency_in_sight(
+        self,
+        offsets: Float[np.ndarray, "n 3"],
+        deviates: Float[np.ndarray, " n"],
+        steps: Floats | None = None,
+    ) -> Float[np.ndarray, " n"]:
+        """epsilon (n,) on single lines of sight, of ln A `deviates` times `patchiness` off the part's."""
+        shift = self.patchiness * deviates - 0.5 * self.patchiness**2
+        extinction = np.maximum(self.extinction(offsets, steps), 0.0) * np.exp(shift)
+        return np.asarray(jnp.exp(self._ln_share(offsets, jnp.asarray(extinction))))
+
+    def _ln_share(self, offsets: Float[np.ndarray, "n 3"], extinction: Array) -> Array:
+        """ln S(limit - mu - A) for A (..., n)."""
+        faintest = jnp.asarray(self.limit - modulus(np.linalg.norm(offsets, axis=1)))
+        return self.luminosity.at(
+            self.luminosity.tables(jnp.asarray(self.ln_phi))[1], faintest - extinction
+        )
 
     def draws(self, number: int, rng: np.random.Generator) -> Iterator[Floats]:
         """`number` draws of the steps, normal about the most probable; single ones may fall below zero.

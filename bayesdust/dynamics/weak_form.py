@@ -18,6 +18,16 @@ Both are linear in the acceleration and (3) in grad ln epsilon too: with a and l
 over basis functions, one pass over the stars (`moments`) leaves matrices whose size does not depend on
 how many there are, and a likelihood costs two products with them.
 
+Errors of the stars blur the sums. With normal errors of covariance Sigma the mean of a star's term t is
+that of the true star plus 1/2 tr(Sigma t'') to second order, t'' its second derivatives; a copy of the
+star with its errors put on once more shows the same again. So
+
+    t(w) - 1/2 sum_j [t(w + e_j) + t(w - e_j) - 2 t(w)] / J                                      (4)
+
+has the mean of the true star's, but for terms of fourth order (the first step of simulation-extrapolation,
+Cook & Stefanski 1994, J. Am. Stat. Assoc. 89, 1314). A star is therefore a set of weighted copies
+(`Sample`): one where there are no errors, two more for every pair of draws e_j.
+
 Units: kpc, km/s, (km/s)^2/kpc.
 """
 
@@ -34,7 +44,7 @@ from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.frames import CylindricalVelocity
 
-CHUNK = 2000  # stars at once
+CHUNK = 2000  # places at once
 #: a function of one place x (3,), for each of p basis functions a vector (p, 3)
 Basis = Callable[[Float[Array, "3"]], Float[Array, "p 3"]]
 
@@ -99,6 +109,40 @@ class Bumps(eqx.Module):
         return (bumps[:, None] * powers).ravel()
 
 
+class Sample(eqx.Module):
+    """Stars as weighted copies: places `x` [kpc] and velocities `v` [km/s] (n, c, 3), `weights` (n, c).
+
+    A star's term is the weighted sum over its c copies; its scatter is one star's.
+    """
+
+    x: Float[np.ndarray, "n c 3"]
+    v: Float[np.ndarray, "n c 3"]
+    weights: Float[np.ndarray, "n c"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[np.ndarray, "n ... 3"],
+        v: Float[np.ndarray, "n ... 3"],
+        weights: Float[np.ndarray, "n ..."] | None = None,
+    ) -> "Sample":
+        """Stars as they are (n, 3), or copies (n, c, 3), all of weight one if not given.
+
+        Raises BayesdustError where a number is not finite.
+        """
+        x, v = np.asarray(x, dtype=float), np.asarray(v, dtype=float)
+        w = np.ones(x.shape[:-1]) if weights is None else np.asarray(weights, dtype=float)
+        if not (np.isfinite(x).all() and np.isfinite(v).all() and np.isfinite(w).all()):
+            raise BayesdustError("Positions, velocities and weights of the stars must be finite.")
+        copies = 1 if x.ndim == 2 else x.shape[1]
+        return cls(x.reshape(-1, copies, 3), v.reshape(-1, copies, 3), w.reshape(-1, copies))
+
+    @property
+    def n(self) -> int:
+        """Number of stars."""
+        return len(self.x)
+
+
 class Moments(NamedTuple):
     """The sums: `constant` (k,) + `force` (k, p) a + `dust` (k, q) e, for coefficients a and e."""
 
@@ -114,120 +158,122 @@ class Moments(NamedTuple):
         return total if e is None else total + self.dust @ e
 
 
+class Pilot(eqx.Module):
+    """A solution near the truth: `acceleration` at x (3,), and `grad_ln_epsilon` where (3) is used."""
+
+    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]]
+    grad_ln_epsilon: Callable[[Float[Array, "3"]], Float[Array, "3"]] | None = None
+
+    def terms(self, tests: Bumps, x: Array, v: Array) -> Array:
+        """A star's terms (k,) of (2) or (3), without its weight."""
+        drift, kick = _rates(tests, x, v)
+        term = drift + kick @ self.acceleration(x)
+        if self.grad_ln_epsilon is None:
+            return term
+        return term + tests.values(x, v) * (self.grad_ln_epsilon(x) @ v)
+
+
 def moments(
-    tests: Bumps,
-    x: Float[np.ndarray, "n 3"],
-    v: Float[np.ndarray, "n 3"],
-    force: Basis,
-    dust: Basis | None = None,
-    weights: Float[np.ndarray, " n"] | None = None,
-    chunk: int = CHUNK,
+    tests: Bumps, stars: Sample, force: Basis, dust: Basis | None = None, chunk: int = CHUNK
 ) -> Moments:
-    """One pass over n stars at x [kpc] with velocities v [km/s]; memory does not grow with n.
+    """One pass over the stars; memory does not grow with their number.
 
     `force` gives the accelerations of its basis functions, `dust` the gradients of those of ln epsilon;
-    `weights` are 1/epsilon in (2) and one in (3).
+    the stars' weights are 1/epsilon in (2) and one in (3).
     """
-    x, v, w = _stars(x, v, weights)
 
-    def part(stars: tuple[Array, Array, Array]) -> Moments:
-        x, v, w = stars
+    def part(x: Array, v: Array, w: Array) -> Moments:
+        x, v, w = x.reshape(-1, 3), v.reshape(-1, 3), w.ravel()
         drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
+        kick = (w[:, None, None] * kick).transpose(1, 0, 2).reshape(tests.number, -1)
         pull = jnp.zeros((tests.number, 0))
         if dust is not None:
-            g = jax.vmap(tests.values)(x, v)
-            pull = (w[:, None] * g).T @ jax.vmap(lambda x, v: dust(x) @ v)(x, v)
-        weighted = w[:, None, None] * kick
-        basis = jax.vmap(force)(x)
-        return Moments(w @ drift, jnp.einsum("nki,npi->kp", weighted, basis), pull)
+            g = w[:, None] * jax.vmap(tests.values)(x, v)
+            pull = g.T @ jax.vmap(lambda x, v: dust(x) @ v)(x, v)
+        basis = jax.vmap(force)(x).transpose(0, 2, 1).reshape(kick.shape[1], -1)
+        return Moments(w @ drift, kick @ basis, pull)
 
-    return _in_chunks(part, (x, v, w), chunk)
+    return _in_chunks(part, stars, chunk)
 
 
 def covariance(
-    tests: Bumps,
-    x: Float[np.ndarray, "n 3"],
-    v: Float[np.ndarray, "n 3"],
-    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
-    grad_ln_epsilon: Callable[[Float[Array, "3"]], Float[Array, "3"]] | None = None,
-    weights: Float[np.ndarray, " n"] | None = None,
-    chunk: int = CHUNK,
+    tests: Bumps, stars: Sample, pilot: Pilot, chunk: int = CHUNK
 ) -> Float[Array, "k k"]:
     """Covariance of the sums at a pilot solution, from the scatter of the stars' own terms.
 
     Terms of independent stars add in quadrature; what their mean is off zero, which a good pilot makes
     small, is taken off.
     """
-    x, v, w = _stars(x, v, weights)
 
-    def squares(stars: tuple[Array, ...]) -> tuple[Array, Array]:
-        x, v, w = stars
-        terms = _terms(tests, x, v, acceleration)[0]
-        if grad_ln_epsilon is not None:
-            pull = jax.vmap(lambda x, v: grad_ln_epsilon(x) @ v)(x, v)
-            terms = terms + jax.vmap(tests.values)(x, v) * pull[:, None]
-        terms = w[:, None] * terms
+    def squares(x: Array, v: Array, w: Array) -> tuple[Array, Array]:
+        terms = _star_terms(tests, pilot, x, v, w)
         return jnp.sum(terms, axis=0), terms.T @ terms
 
-    total, square = _in_chunks(squares, (x, v, w), chunk)
-    return square - jnp.outer(total, total) / len(x)
+    total, square = _in_chunks(squares, stars, chunk)
+    return square - jnp.outer(total, total) / stars.n
 
 
 def reweighted(
     tests: Bumps,
-    x: Float[np.ndarray, "n 3"],
-    v: Float[np.ndarray, "n 3"],
-    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
-    weights: Float[np.ndarray, "d n"],
+    stars: Sample,
+    pilot: Pilot,
+    factors: Float[np.ndarray, "d n c"],
     chunk: int = CHUNK,
 ) -> Float[Array, "d k"]:
-    """The sums (2) in one acceleration for d sets of weights: how they move with the dust.
+    """The pilot's sums for d sets of weights, the stars' own times `factors`: how they move with the dust.
 
     Their scatter over draws of the efficiency is a covariance to be added to that of the stars.
     """
-    x, v, _ = _stars(x, v, None)
 
-    def sums(stars: tuple[Array, ...]) -> Array:
-        x, v, here, weights = stars
-        return (here[:, None] * weights).T @ _terms(tests, x, v, acceleration)[0]
+    def sums(x: Array, v: Array, w: Array, factors: Array) -> Array:
+        terms = jax.vmap(jax.vmap(lambda x, v: pilot.terms(tests, x, v)))(x, v)
+        return jnp.einsum("ncd,nc,nck->dk", factors, w, terms)
 
-    return _in_chunks(sums, (x, v, np.ones(len(x)), np.ascontiguousarray(weights.T)), chunk)
+    by_star = np.ascontiguousarray(np.moveaxis(factors, 0, -1))
+    return _in_chunks(sums, stars, chunk, by_star)
 
 
 def own_star_pull(
     tests: Bumps,
-    x: Float[np.ndarray, "n 3"],
-    v: Float[np.ndarray, "n 3"],
-    acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]],
+    stars: Sample,
+    pilot: Pilot,
     force: Basis,
     inverse: Float[np.ndarray, "k k"],
-    weights: Float[np.ndarray, " n"] | None = None,
+    dust: Basis | None = None,
     chunk: int = CHUNK,
-) -> Float[Array, " p"]:
-    """What added to the slope of -chi2/2 in the coefficients of `force` makes its mean zero in the truth.
+) -> Float[Array, " p+q"]:
+    """What added to the slope of -chi2/2 in all coefficients makes its mean zero in the truth.
 
     The sums s and their slopes F come from the same stars, so that F^T C^-1 s is not zero in the mean but
     sum_i F_i^T C^-1 s_i, F_i and s_i one star's terms: it pulls forces towards zero by about k/n. Here that
-    is worked out, with `inverse` = C^-1 and s_i in `acceleration`; a covariance that follows the force
-    (continuous updating, Hansen, Heaton & Yaron 1996) does the same.
+    is worked out, with `inverse` = C^-1 and s_i at the pilot; a covariance that follows the force
+    (continuous updating, Hansen, Heaton & Yaron 1996) does the same. Coefficients of `force` come first,
+    then those of `dust`.
     """
-    x, v, w = _stars(x, v, weights)
 
-    def part(stars: tuple[Array, Array, Array]) -> Array:
-        x, v, w = stars
-        terms, kick = _terms(tests, x, v, acceleration)
-        turned = jnp.einsum("nk,nki->ni", (w**2)[:, None] * (terms @ inverse), kick)
-        return jnp.einsum("ni,npi->p", turned, jax.vmap(force)(x))
+    def part(x: Array, v: Array, w: Array) -> Array:
+        turned = _star_terms(tests, pilot, x, v, w) @ inverse  # (n, k)
+        turned = (w[..., None] * turned[:, None, :]).reshape(-1, tests.number)
+        x, v = x.reshape(-1, 3), v.reshape(-1, 3)
 
-    return _in_chunks(part, (x, v, w), chunk)
+        def slopes(turned: Array, x: Array, v: Array) -> tuple[Array, Array]:
+            """By one copy's share, of every force and of every gradient of ln epsilon."""
+            kick = turned @ _rates(tests, x, v)[1]
+            return kick, (turned @ tests.values(x, v)) * v
+
+        kick, drag = jax.vmap(slopes)(turned, x, v)
+        pulls = jnp.einsum("ni,npi->p", kick, jax.vmap(force)(x))
+        if dust is None:
+            return pulls
+        return jnp.concatenate([pulls, jnp.einsum("ni,npi->p", drag, jax.vmap(dust)(x))])
+
+    return _in_chunks(part, stars, chunk)
 
 
-def _terms(
-    tests: Bumps, x: Array, v: Array, acceleration: Callable[[Array], Array]
-) -> tuple[Array, Array]:
-    """dg/dt (n, k) by (1) of stars in one acceleration, and grad_v g (n, k, 3)."""
-    drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
-    return drift + jnp.einsum("nki,ni->nk", kick, jax.vmap(acceleration)(x)), kick
+def _star_terms(tests: Bumps, pilot: Pilot, x: Array, v: Array, w: Array) -> Array:
+    """Terms (n, k) of stars whose copies are (n, c, 3)."""
+    terms = jax.vmap(jax.vmap(lambda x, v: pilot.terms(tests, x, v)))(x, v)
+    return jnp.einsum("nc,nck->nk", w, terms)
 
 
 def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
@@ -236,25 +282,16 @@ def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
     return drift, jax.jacfwd(lambda v: tests.values(x, v))(v)
 
 
-def _stars(
-    x: np.ndarray, v: np.ndarray, weights: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, v = np.asarray(x, dtype=float), np.asarray(v, dtype=float)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=float)
-    if not (np.isfinite(x).all() and np.isfinite(v).all() and np.isfinite(w).all()):
-        raise BayesdustError("Positions, velocities and weights of the stars must be finite.")
-    return x, v, w
-
-
-def _in_chunks(part: Callable, stars: tuple[np.ndarray, ...], chunk: int) -> Any:
+def _in_chunks(part: Callable, stars: Sample, chunk: int, *more: np.ndarray) -> Any:
     """The sum over chunks of `part`; the last is filled up with stars of weight zero."""
     compiled, total = jax.jit(part), None
-    for first in range(0, len(stars[0]), chunk):
-        some = [a[first : first + chunk] for a in stars]
+    chunk = max(1, chunk // stars.x.shape[1])
+    for first in range(0, stars.n, chunk):
+        some = [a[first : first + chunk] for a in (stars.x, stars.v, stars.weights, *more)]
         missing = chunk - len(some[0])
         some = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in some]
         some[2][chunk - missing :] = 0.0
-        new = compiled(tuple(some))
+        new = compiled(*some)
         total = new if total is None else jax.tree.map(jnp.add, total, new)
     assert total is not None
     return total

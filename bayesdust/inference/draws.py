@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,24 @@ PRIOR_DRAWS = 1000
 #: name -> guide of variational inference, "" where it is none
 METHODS = {"nuts": "", "vi": "flow", "vi-flow": "flow", "vi-normal": "normal"}
 _BATCH = 250  # draws whose products are worked out at once
+
+
+class ExactDraws(NamedTuple):
+    """What a model's own `posterior(data, key)` returns: independent draws, by name.
+
+    Attributes
+    ----------
+    posterior, prior : (draw, ...)
+    parameters : names among them that the model is made of; all others are derived
+    pareto_k : of the weights by which the draws were chosen, zero if none were needed
+    ess : how many independent choices they are worth, by which Monte Carlo errors go
+    """
+
+    posterior: dict[str, np.ndarray]
+    prior: dict[str, np.ndarray]
+    parameters: list[str]
+    pareto_k: float
+    ess: float
 
 
 def sample(
@@ -122,15 +140,16 @@ def label(
                 group.coords[name].attrs.update(units=unit, long_name=long_name)
 
 
-def attributes(program: Program, stars: Any, data: Any, seed: int, method: str) -> dict[str, Any]:
+def attributes(
+    program: Program, stars: Any, data: Any, seed: int, method: str, parameters: list[str]
+) -> dict[str, Any]:
     """What every result says of itself, for the root of its DataTree."""
-    assert program.model is not None
     return {
         "model": program.name,
         "method": method,
         "seed": seed,
         "options": json.dumps({k: str(v) for k, v in data.options.items()}),
-        "parameters": json.dumps(latent_sites(program.model, data)),
+        "parameters": json.dumps(parameters),
         "source": stars.source,
         "data_sha256": stars.sha256,
         "notes": json.dumps(data.notes),

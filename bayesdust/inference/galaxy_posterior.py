@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy
 from bayesdust.inference.draws import (
+    ExactDraws,
     attributes,
     check_method,
     in_batches,
@@ -20,7 +21,7 @@ from bayesdust.inference.draws import (
     products_of,
     sample,
 )
-from bayesdust.inference.galaxy import CIRCLES, SHELLS, GalaxyData
+from bayesdust.inference.galaxy_data import CIRCLES, Progress, SurveyData
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key
 from bayesdust.inference.programs import Program, check
 
@@ -53,6 +54,11 @@ LABELS = {
     "ln_a_disc": ("", "ln of the length of the discs in kpc"),
     "ln_b_disc": ("", "ln of the height of the discs in kpc"),
     "ln_mass_bulge": ("", "ln of the mass of the bulge in Msun"),
+    "sigma": ("km2/s2", "sd of the potential's field"),
+    "length_R": ("kpc", "length of the potential's field along the plane"),
+    "length_z": ("kpc", "length of the potential's field across the plane"),
+    "sigma_dust": ("", "sd of the field of ln epsilon"),
+    "length_dust": ("kpc", "length of the field of ln epsilon"),
 }
 PLACES = {
     "x": ("kpc", "Galactocentric x"),
@@ -83,7 +89,7 @@ def fit(
     *,
     method: str = "nuts",
     options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: Progress = lambda done, total, phase: None,
     **settings: Any,
 ) -> "DataTree":
     """Posterior of the Milky Way's force, dark matter and dust; `points` (m, 3) [kpc] are places of interest.
@@ -91,20 +97,23 @@ def fit(
     `method` and `settings` as in `posterior.fit`. Raises BayesdustError on a model that breaks the
     contract, an unknown method, option or setting.
     """
-    if program.kind != "milky_way" or program.model is None:
-        raise BayesdustError(f"{program.path} is not a NumPyro model of the Milky Way.")
+    if program.kind != "milky_way":
+        raise BayesdustError(f"{program.path} is not a model of the Milky Way.")
     check_method(method)
     prepare = program.prepare or galaxy.prepare
     seed = int(settings.get("seed", 0))
     data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress)
-    if not isinstance(data, GalaxyData):
+    if not isinstance(data, SurveyData):
         raise BayesdustError(
             f"{program.path}: prepare(stars, options, points, **more) must return what "
-            "galaxy.prepare returns."
+            "galaxy.prepare or galaxy_linear.prepare returns."
         )
-    check(program, data)
     for note in data.notes:
         log.warning("warning: %s", note)
+    if program.posterior is not None:
+        return _exact(program, stars, data, seed, on_progress)
+    assert program.model is not None
+    check(program, data)
     draws, seed, name, facts = sample(
         program.model, data, method, settings | {"on_progress": on_progress}
     )
@@ -113,13 +122,32 @@ def fit(
     return tree
 
 
+def _exact(
+    program: Program, stars: MilkyWayStars, data: SurveyData, seed: int, on_progress: Progress
+) -> "DataTree":
+    """The DataTree of a model with a posterior of its own: one chain of independent draws."""
+    assert program.posterior is not None
+    on_progress(0, 0, "posterior")
+    found = program.posterior(data, stage_key(seed, "exact"))
+    if not isinstance(found, ExactDraws):
+        raise BayesdustError(
+            f"{program.path}: posterior(data, key) must return a bayesdust.inference.draws.ExactDraws."
+        )
+    groups = {
+        name: {key: np.asarray(value)[None] for key, value in group.items()}
+        for name, group in (("posterior", found.posterior), ("prior", found.prior))
+    }
+    tree = _tree(data, groups)
+    tree.attrs.update(attributes(program, stars, data, seed, "exact", found.parameters))
+    tree.attrs.update(_own_attributes(data))
+    tree.attrs.update(pareto_k=found.pareto_k, psis_ess=found.ess)
+    return tree
+
+
 def assemble(
-    program: Program, stars: MilkyWayStars, data: GalaxyData, draws: Draws, seed: int, method: str
+    program: Program, stars: MilkyWayStars, data: SurveyData, draws: Draws, seed: int, method: str
 ) -> "DataTree":
     """The DataTree of a finished run; see the groups in docs/output.md."""
-    import arviz as az
-    import xarray as xr
-
     assert program.model is not None
     products = products_of(program.model, data)
     posterior = in_batches(products, draws.z)
@@ -128,11 +156,23 @@ def assemble(
         "sample_stats": draws.stats,
         "prior": in_batches(products, prior_latents(program.model, data, seed)),
     }
+    names = latent_sites(program.model, data)
+    tree = _tree(data, groups)
+    tree.attrs.update(attributes(program, stars, data, seed, method, names))
+    tree.attrs.update(_own_attributes(data))
+    return tree
+
+
+def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "DataTree":
+    """Groups of (chain, draw, ...) arrays with coordinates, units and the places."""
+    import arviz as az
+    import xarray as xr
+
     tree = az.from_dict(
         {name: group for name, group in groups.items() if group},
         coords={
             "R": CIRCLES,
-            "r": SHELLS,
+            "r": data.shells,
             "point": np.arange(len(data.points)),
             "component": ["ax", "ay", "az"],
         },
@@ -143,13 +183,11 @@ def assemble(
         xr.Dataset(places, coords={"point": np.arange(len(data.points))})
     )
     label(tree, LABELS, PLACES, COORDINATES)
-    tree.attrs.update(attributes(program, stars, data, seed, method))
-    tree.attrs.update(_own_attributes(data, len(latent_sites(program.model, data))))
     return tree
 
 
 def _efficiency(
-    data: GalaxyData, posterior: Mapping[str, np.ndarray], seed: int
+    data: SurveyData, posterior: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
     """Draws of the efficiency at the points, dealt out to the posterior's; none where it is not known."""
     if data.epsilon is None or not len(data.points):
@@ -159,10 +197,11 @@ def _efficiency(
     return {"epsilon": data.epsilon[rng.integers(len(data.epsilon), size=shape)]}
 
 
-def _own_attributes(data: GalaxyData, parameters: int) -> dict[str, Any]:
+def _own_attributes(data: SurveyData) -> dict[str, Any]:
+    """chi2 of a draw from the posterior is spread like that of the truth: no parameters are taken off."""
     return {
         "kind": "milky_way",
         "sun": json.dumps(data.sun.tolist()),
-        "chi2_dof": data.number - parameters,
+        "chi2_dof": data.number,
         "pilot": json.dumps(data.pilot),
     }

@@ -209,7 +209,9 @@ def assemble(
     tree["constant_data"] = xr.DataTree(xr.Dataset(constants, coords=star))
     label(tree, LABELS, COLUMNS, COORDINATES)
     _mark_radii(tree, data)
-    tree.attrs.update(attributes(program, stars, data, seed, method) | _own_attributes(data))
+    names = latent_sites(program.model, data)
+    tree.attrs.update(attributes(program, stars, data, seed, method, names))
+    tree.attrs.update(_own_attributes(data))
     return tree
 
 

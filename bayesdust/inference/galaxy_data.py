@@ -1,0 +1,286 @@
+"""The stars of the Milky Way made ready for any model: where the sums are, what the dust leaves, the pilot.
+
+Everything that can be computed once is computed here. The stars enter through sums that vanish in the true
+potential behind the true dust (`dynamics/weak_form.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bayesdust.arrays import Array
+from bayesdust.catalogs.cartesian import MAGNITUDES
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.dynamics.efficiency import DustMap, fit_dust
+from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
+from bayesdust.errors import BayesdustError
+from bayesdust.inference.options import refuse_unknown
+from bayesdust.potentials.discs import milky_way_2014
+
+#: Options every model of the Milky Way takes, with their defaults; `prepare` refuses any other.
+OPTIONS: dict[str, Any] = {
+    "efficiency": "auto",
+    "limit": None,
+    "magnitude": "auto",
+    "bump": None,
+    "errors": "auto",
+}
+CHOICES = {
+    "efficiency": ("auto", "none", "given", "magnitudes"),
+    "errors": ("auto", "ignored", "deconvolved"),
+}
+DUST_DRAWS = 64
+SIGHTS = 8  # lines of sight for each draw of the dust
+FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
+EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
+SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
+CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
+HEIGHT = 1.1  # kpc, of Sigma
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyData:
+    """What every model of the Milky Way is given beside its sums.
+
+    Attributes
+    ----------
+    number : how many sums there are
+    sun : (3,) kpc
+    points : (m, 3) kpc, places of the products
+    epsilon : (d, m) draws of the efficiency there, or None where no dust was fitted
+    options : every option, defaults filled in
+    pilot : the sizes of the horizontal and vertical force of MWPotential2014 that the sums like best
+    dust : the map behind `epsilon`, or None
+    notes : sentences for the user
+    """
+
+    number: int
+    sun: Float[np.ndarray, "3"]
+    points: Float[np.ndarray, "m 3"]
+    epsilon: Float[np.ndarray, "d m"] | None
+    options: dict[str, Any]
+    pilot: tuple[float, float]
+    dust: DustMap | None
+    notes: tuple[str, ...]
+
+    @property
+    def R_sun(self) -> float:
+        """Distance of the Sun from the axis [kpc]."""
+        return float(np.hypot(self.sun[0], self.sun[1]))
+
+    @property
+    def shells(self) -> Float[np.ndarray, " r"]:
+        """Radii [kpc] of the profile of the dark matter."""
+        return SHELLS
+
+    def to_predict(self) -> "SurveyData":
+        """The same: there are no velocities to be left open."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """The stars as the sums take them, and the dust in front of them.
+
+    Attributes
+    ----------
+    tests : the test functions
+    sample : the stars, with weights 1/epsilon
+    centre, radius : of the ball, kpc
+    dust, steps : the map and draws of it, None and none where no dust was fitted
+    """
+
+    tests: Bumps
+    sample: Sample
+    centre: Float[np.ndarray, "3"]
+    radius: float
+    sun: Float[np.ndarray, "3"]
+    dust: DustMap | None
+    steps: list[np.ndarray]
+
+    @classmethod
+    def of(
+        cls, stars: MilkyWayStars, chosen: dict[str, Any], seed: int, on_progress: Progress
+    ) -> "Survey":
+        """Fit the dust, if it is to be told by magnitudes, and lay out the bumps.
+
+        Raises BayesdustError for a ball that is too small for one test function.
+        """
+        sun = np.asarray(stars.sun.position, dtype=float)
+        centre = np.asarray(stars.centre if stars.radius else sun, dtype=float)
+        radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
+        blurred = chosen["errors"] == "deconvolved"
+        edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
+        tests = Bumps.inside(centre, edge, _rotation(stars), chosen["bump"] or radius / 3.0)
+        x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
+        if blurred:
+            around, moving = stars.either_side(seed)
+            x, v = np.concatenate([x, around], axis=1), np.concatenate([v, moving], axis=1)
+            weights = np.array([[2.0, -0.5, -0.5]])  # (4) of `dynamics/weak_form.py`
+        weights, dust, steps = np.repeat(weights, stars.n, axis=0), None, []
+        if chosen["efficiency"] == "given":
+            weights = weights * np.asarray(stars.weights)[:, None]
+        if chosen["efficiency"] == "magnitudes":
+            magnitude, limit = stars.photometry[chosen["magnitude"]], float(chosen["limit"])
+            dust = fit_dust(stars.x - sun, magnitude, limit, on_progress)
+            offsets = (x - sun).reshape(-1, 3)
+            weights = weights / dust.efficiency(offsets).reshape(weights.shape)
+            rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
+            steps = list(dust.draws(DUST_DRAWS, rng))
+        return cls(tests, Sample.of(x, v, weights), centre, radius, sun, dust, steps)
+
+    def dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
+        """Covariance of the sums between draws of the dust, about those with the map's weights."""
+        if self.dust is None:
+            return 0.0
+        offsets = (self.sample.x - self.sun).reshape(-1, 3)
+        shape = self.sample.weights.shape
+        best = self.dust.efficiency(offsets)
+        factors = [best / self.dust.efficiency(offsets, s) - 1 for s in self.steps]
+        shifts = np.asarray(
+            reweighted(self.tests, self.sample, pilot, np.array(factors).reshape(-1, *shape))
+        )
+        return shifts.T @ shifts / len(shifts)
+
+    def efficiencies(
+        self, points: Float[np.ndarray, "m 3"], seed: int
+    ) -> Float[np.ndarray, "d m"] | None:
+        """Draws of epsilon at places, each on a line of sight of its own; None where no dust was fitted."""
+        if self.dust is None:
+            return None
+        rng = np.random.default_rng(np.random.SeedSequence([seed, *b"sight"]))
+        offsets = points - self.sun
+        draws = [
+            self.dust.efficiency_in_sight(offsets, rng.standard_normal(len(points)), steps)
+            for _ in range(SIGHTS)
+            for steps in self.steps
+        ]
+        return np.array(draws)
+
+    def notes(self, chosen: dict[str, Any], points: Float[np.ndarray, "m 3"]) -> tuple[str, ...]:
+        """What the user ought to know of these sums."""
+        outside = int(np.sum(np.linalg.norm(points - self.centre, axis=1) > self.radius))
+        return tuple(_notes(chosen, self.tests.number, self.sample.n, outside))
+
+
+def pilot_force(sizes: Float[np.ndarray, "2"]) -> Callable[[Array], Array]:
+    """MWPotential2014 with its horizontal and vertical force of other sizes."""
+    galaxy = milky_way_2014()
+    scale = jnp.array([sizes[0], sizes[0], sizes[1]])
+    return lambda x: scale * galaxy.acceleration(x)
+
+
+def first_pilot(
+    survey: Survey, pulls: Float[np.ndarray, "k 2"], constant: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "k k"]]:
+    """Sizes of MWPotential2014's horizontal and vertical force, and the covariance of the sums there.
+
+    `pulls` are the sums' slopes in the two sizes. Twice, as the one needs the other.
+    """
+    sizes = np.ones(2)
+    for _ in range(2):
+        scatter = np.asarray(covariance(survey.tests, survey.sample, Pilot(pilot_force(sizes))))
+        inverse = np.linalg.solve(scatter, pulls)
+        before, sizes = sizes, -np.linalg.solve(pulls.T @ inverse, inverse.T @ constant)
+        if np.all(abs(sizes - before) < 0.05):
+            break
+    return sizes, scatter
+
+
+def options_of(
+    given: Mapping[str, Any],
+    stars: MilkyWayStars,
+    options: Mapping[str, Any],
+    choices: Mapping[str, tuple[str, ...]],
+) -> dict[str, Any]:
+    """Every option, checked against the model's `options` (with defaults) and `choices`.
+
+    Raises BayesdustError on an unknown option or choice, or where the stars lack what one needs.
+    """
+    refuse_unknown(given, options, choices)
+    for key, value in given.items():
+        if key in ("limit", "bump") and not (isinstance(value, int | float) and 0 < value < 100):
+            raise BayesdustError(f"Option {key} cannot be {value!r}: give a positive number.")
+    chosen = {**options, **given}
+    known = stars.distance_errors is not None
+    if chosen["errors"] == "auto":
+        chosen["errors"] = "deconvolved" if known else "ignored"
+    if chosen["errors"] == "deconvolved" and not known:
+        raise BayesdustError(
+            f"{stars.source}: has no errors (parallax_error and the others of Gaia) to be deconvolved."
+        )
+    if chosen["efficiency"] == "auto":
+        chosen["efficiency"] = "none" if stars.weights is None else "given"
+        if chosen["limit"] is not None:
+            chosen["efficiency"] = "magnitudes"
+    if chosen["efficiency"] == "given" and stars.weights is None:
+        raise BayesdustError(
+            f"{stars.source}: efficiency=given needs the stars' weights: name their column, as "
+            "weights='1/epsilon'."
+        )
+    if chosen["efficiency"] == "magnitudes":
+        if chosen["limit"] is None:
+            raise BayesdustError("efficiency=magnitudes needs the survey's limit, as limit=14.")
+        if chosen["magnitude"] == "auto":
+            chosen["magnitude"] = next(
+                (b for b in MAGNITUDES if b in stars.photometry), MAGNITUDES[0]
+            )
+        if chosen["magnitude"] not in stars.photometry:
+            there = ", ".join(stars.photometry) or "none"
+            raise BayesdustError(
+                f"{stars.source}: has no column of magnitudes {chosen['magnitude']} (known here: {there}); "
+                "name the column G, or leave limit out and give weights='1/epsilon'."
+            )
+    elif chosen["limit"] is not None:
+        raise BayesdustError(
+            f"Option limit goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one out."
+        )
+    return chosen
+
+
+def _blur_at_edge(stars: MilkyWayStars) -> float:
+    """Error of the distance [kpc] of the farthest tenth of the stars, their median."""
+    errors = stars.distance_errors
+    assert errors is not None
+    far = stars.distance >= np.quantile(stars.distance, 0.9)
+    return float(np.median(errors[far]))
+
+
+def _rotation(stars: MilkyWayStars) -> float:
+    """Mean of v_phi [km/s], positive from x to y."""
+    x, v = stars.x, stars.v
+    return float(np.mean((x[:, 0] * v[:, 1] - x[:, 1] * v[:, 0]) / np.hypot(x[:, 0], x[:, 1])))
+
+
+def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[str]:
+    notes = []
+    if outside:
+        notes.append(
+            f"{outside} of the places asked for lie outside the survey: what is said of them is the model's "
+            "extrapolation (are they in kpc?)."
+        )
+    if chosen["efficiency"] == "none":
+        notes.append(
+            "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
+        )
+    if chosen["errors"] == "ignored":
+        notes.append(
+            "The stars' errors are left out of account: none are given, or errors=ignored."
+        )
+    if chosen["efficiency"] == "free":
+        notes.append(
+            "The dust is told by the stars' motions alone (efficiency=free): on mocks the vertical force "
+            "then comes out a fifth too small. Give a limit, for dust from magnitudes."
+        )
+    if n < FEWEST_A_SUM * number:
+        notes.append(
+            f"{number} sums of {n:,} stars: their covariance is poorly known; larger bumps (option bump, in "
+            "kpc) make fewer sums."
+        )
+    return notes

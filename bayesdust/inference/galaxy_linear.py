@@ -1,0 +1,177 @@
+"""A Milky Way without a shape: potential and dust as sums of modes, and the stars as matrices of them.
+
+Phi is a few potentials of free size plus a smooth random field, and ln epsilon that of the dust map plus
+another field (`dynamics/modes.py`). The sums over the stars are linear in all coefficients: one pass over
+the stars leaves their slopes, and afterwards nothing depends on how many stars there are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import solve_triangular
+
+from bayesdust.arrays import Array
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.dynamics.modes import Modes
+from bayesdust.dynamics.weak_form import Basis, Pilot, moments, own_star_pull
+from bayesdust.errors import BayesdustError
+from bayesdust.inference import galaxy_data
+from bayesdust.inference.galaxy_data import (
+    Survey,
+    SurveyData,
+    first_pilot,
+    options_of,
+    pilot_force,
+)
+from bayesdust.potentials.base import Potential
+from bayesdust.units import G
+
+OPTIONS = galaxy_data.OPTIONS | {"modes": 400, "dust_modes": 400}
+CHOICES = {"efficiency": (*galaxy_data.CHOICES["efficiency"], "free")}
+LENGTHS = np.array([3.0, 3.0, 0.8])  # kpc, at which the modes of the potential are chosen
+DUST_LENGTHS = np.array([1.0, 1.0, 0.6])
+GAUGE = 0.01  # sd of ln epsilon at the Sun, where no star is missing
+SHELLS = np.linspace(5.5, 11.0, 12)  # kpc
+
+
+@dataclass(frozen=True, eq=False)
+class LinearData(SurveyData):
+    """Stars of the Milky Way as matrices.
+
+    Attributes
+    ----------
+    parts : the potentials of free size, by name
+    modes, dust_modes : of the potential and of ln epsilon
+    constant, slopes : (k,), (k, p): the whitened sums are `constant` + `slopes` @ coefficients, of the parts,
+        the modes and the dust's modes; one more than `number` where dust is allowed for, the gauge
+    pull : (p,) slope of the ln likelihood that undoes the stars' pull on their own sums
+    """
+
+    parts: Mapping[str, Potential]
+    modes: Modes
+    dust_modes: Modes | None
+    constant: Float[np.ndarray, " k"]
+    slopes: Float[np.ndarray, "k p"]
+    pull: Float[np.ndarray, " p"]
+
+    @property
+    def shells(self) -> Float[np.ndarray, " r"]:
+        return SHELLS
+
+    def variances(self, sizes: Float[Array, " s"], at: Mapping[str, Array]) -> Float[Array, " p"]:
+        """S, for the parts' prior sd `sizes` and one draw of the fields' sizes and lengths."""
+        lengths = jnp.stack([at["length_R"], at["length_R"], at["length_z"]])
+        found = [sizes**2, self.modes.variances(at["sigma"], lengths)]
+        if self.dust_modes is not None:
+            shape = jnp.asarray(DUST_LENGTHS / DUST_LENGTHS[0])
+            found.append(self.dust_modes.variances(at["sigma_dust"], at["length_dust"] * shape))
+        return jnp.concatenate(found)
+
+    def potentials(self, x: Float[Array, "3"]) -> dict[str, Array]:
+        """phi (p,), acceleration (p, 3) and density rho (p,) at x of all that Phi is made of, sizes one."""
+        parts = tuple(self.parts.values())
+        return {
+            "phi": jnp.concatenate([_stack(parts, "potential", x), self.modes.values(x)]),
+            "acceleration": _forces(parts, self.modes, x),
+            "rho": jnp.concatenate(
+                [_stack(parts, "density", x), self.modes.laplacians(x) / (4 * jnp.pi * G)]
+            ),
+        }
+
+
+def prepare(
+    stars: MilkyWayStars,
+    options: Mapping[str, Any],
+    points: Float[np.ndarray, "m 3"] | None = None,
+    *,
+    parts: Mapping[str, Potential],
+    seed: int = 0,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+) -> LinearData:
+    """Ready `stars`; Phi is made of `parts` and modes, `points` (m, 3) [kpc] are where it is wanted.
+
+    Raises BayesdustError on an unknown option or choice, magnitudes that are not there, or a ball that is
+    too small for one test function.
+    """
+    chosen = options_of(options, stars, OPTIONS, CHOICES)
+    points = np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float)
+    survey = Survey.of(stars, chosen, seed, on_progress)
+    modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
+    dust = None
+    if chosen["efficiency"] != "none":
+        number = _count(chosen, "dust_modes")
+        dust = Modes.covering(survey.centre, survey.radius, DUST_LENGTHS, number)
+    force = partial(_forces, tuple(parts.values()), modes)
+    gradients = None if dust is None else dust.gradients
+    on_progress(0, 3, "sums")
+    found = moments(survey.tests, survey.sample, _and_pilot(force), gradients)
+    on_progress(1, 3, "sums")
+    constant = np.asarray(found.constant)
+    sizes, scatter = first_pilot(survey, np.asarray(found.force[:, -2:]), constant)
+    pilot = Pilot(pilot_force(sizes))
+    scatter = scatter + survey.dust_scatter(pilot)
+    on_progress(2, 3, "sums")
+    inverse = np.linalg.inv(scatter)
+    pull = own_star_pull(survey.tests, survey.sample, pilot, force, inverse, gradients)
+    on_progress(3, 3, "sums")
+    slopes = np.column_stack([np.asarray(found.force[:, :-2]), np.asarray(found.dust)])
+    root = np.linalg.cholesky(scatter)
+    white = solve_triangular(root, np.column_stack([constant, slopes]), lower=True)
+    if dust is not None:
+        white = np.vstack([white, _gauge(dust, survey.sun, white.shape[1])])
+    return LinearData(
+        number=survey.tests.number,
+        sun=survey.sun,
+        points=points,
+        epsilon=survey.efficiencies(points, seed),
+        options=chosen,
+        pilot=(float(sizes[0]), float(sizes[1])),
+        dust=survey.dust,
+        notes=survey.notes(chosen, points),
+        parts=parts,
+        modes=modes,
+        dust_modes=dust,
+        constant=white[:, 0],
+        slopes=white[:, 1:],
+        pull=np.asarray(pull),
+    )
+
+
+def _forces(parts: tuple[Potential, ...], modes: Modes, x: Array) -> Array:
+    """Accelerations (p, 3) of the parts and of the modes, sizes one."""
+    return jnp.concatenate([_stack(parts, "acceleration", x), -modes.gradients(x)])
+
+
+def _and_pilot(force: Basis) -> Basis:
+    """`force`, and the horizontal and the vertical one of the pilot."""
+    pilot = pilot_force(np.ones(2))
+
+    def both(x: Array) -> Array:
+        a = pilot(x)
+        horizontal = a * jnp.array([1.0, 1.0, 0.0])
+        return jnp.concatenate([force(x), jnp.stack([horizontal, a - horizontal])])
+
+    return both
+
+
+def _stack(parts: tuple[Potential, ...], method: str, x: Array) -> Array:
+    return jnp.stack([getattr(part, method)(x) for part in parts])
+
+
+def _gauge(dust: Modes, sun: np.ndarray, columns: int) -> Float[np.ndarray, "1 c"]:
+    """One more sum, whitened: ln epsilon of the field at the Sun is zero, where no star is missing."""
+    row = np.zeros((1, columns))
+    row[0, columns - dust.number :] = np.asarray(dust.values(jnp.asarray(sun))) / GAUGE
+    return row
+
+
+def _count(chosen: Mapping[str, Any], name: str) -> int:
+    value = chosen[name]
+    if not (isinstance(value, int | float) and value >= 1 and float(value).is_integer()):
+        raise BayesdustError(f"Option {name} cannot be {value!r}: give a whole number from 1 on.")
+    return int(value)

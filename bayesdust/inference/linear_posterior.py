@@ -1,0 +1,237 @@
+"""The posterior of a Milky Way without a shape, in closed form.
+
+The whitened sums over the stars s = c + F b are linear in the coefficients b (`galaxy_linear.py`). With
+b ~ N(m, S) before and s ~ N(0, 1) in the truth the posterior is normal, and draws of it are
+
+    b' = b - S F^T (1 + F S F^T)^-1 (c + F b + e),      b ~ N(m, S), e ~ N(0, 1)                 (1)
+
+(Matheron's rule; Wilson+2020, arXiv:2002.09309, eq. 8). The fields' own sizes and lengths are drawn from
+their priors and weighed by the evidence N(c + F m; 0, 1 + F S F^T). The factor exp(pull b) of the
+likelihood, which undoes the stars' pull on their own sums, moves m by S pull.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Float
+
+from bayesdust.arrays import Array
+from bayesdust.inference.draws import PRIOR_DRAWS, ExactDraws
+from bayesdust.inference.galaxy_data import CIRCLES, HEIGHT
+from bayesdust.inference.galaxy_linear import LinearData
+from bayesdust.inference.importance import resample, smooth
+from bayesdust.potentials.base import Potential
+from bayesdust.units import DENSITY_GEV_CM3, G
+
+# Draws of the fields' sizes and lengths: weighed, then chosen, and draws of the coefficients for each chosen
+CANDIDATES, CHOSEN, EACH = 400, 200, 10
+WEDGE = (
+    (0.5, 2.0),
+    20.0,
+)  # kpc and deg: heights and azimuth from the Sun, of the dark matter's profile
+PC = 1e-3  # kpc
+_AT_ONCE = 25  # draws of the baryons
+_TOGETHER = 8  # Cholesky factors
+_PLACES = 16
+
+Draw = dict[str, np.ndarray]
+
+
+class Fields(NamedTuple):
+    """Priors of the two fields, NumPyro distributions of positive numbers.
+
+    `sigma` [(km/s)^2], `length_R`, `length_z` [kpc] of the potential's; `sigma_dust` (of ln epsilon) and
+    `length_dust` [kpc] of the dust's, whose vertical length is `DUST_LENGTHS`' share of it.
+    """
+
+    sigma: dist.Distribution
+    length_R: dist.Distribution
+    length_z: dist.Distribution
+    sigma_dust: dist.Distribution
+    length_dust: dist.Distribution
+
+    def draw(self, key: Array, number: int) -> dict[str, Array]:
+        """`number` draws of each, by name."""
+        keys = jax.random.split(key, len(self))
+        drawn = (prior.sample(key, (number,)) for prior, key in zip(self, keys, strict=True))
+        return dict(zip(self._fields, drawn, strict=True))
+
+
+def posterior(
+    data: LinearData,
+    key: Array,
+    *,
+    sizes: Mapping[str, tuple[float, float]],
+    fields: Fields,
+    baryons: Callable[[Array], Potential],
+) -> ExactDraws:
+    """Draws of the posterior and of the prior, with the Pareto k of weighing the fields' sizes.
+
+    `sizes` are the normal priors (mean, sd) of the parts' sizes, by name; `baryons` draws a model of all that
+    is not dark from its prior, with a key: what it leaves of the density is the dark matter.
+    """
+    keys = dict(
+        zip(("fields", "choice", "draws", "prior", "noise"), jax.random.split(key, 5), strict=True)
+    )
+    normal = jnp.asarray([sizes[name] for name in data.parts])
+    candidates = fields.draw(keys["fields"], CANDIDATES)
+    weights, k = smooth(np.asarray(_evidences(data, normal, candidates)))
+    index = resample(weights, CHOSEN, keys["choice"])
+    chosen = {name: value[index] for name, value in candidates.items()}
+    free = fields.draw(keys["prior"], PRIOR_DRAWS)
+    products = partial(_products, data, baryons=baryons)
+    b = _conditioned(data, normal, chosen, keys["draws"])
+    after = _named(data, b, {name: np.repeat(v, EACH) for name, v in chosen.items()})
+    after |= products(b, keys["draws"])
+    after["chi2"] = np.sum((b @ data.slopes.T + data.constant)[:, : data.number] ** 2, axis=1)
+    b = _unconditioned(data, normal, free, keys["noise"])
+    before = _named(data, b, free) | products(b, keys["noise"])
+    names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
+    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)))
+
+
+def _named(data: LinearData, b: np.ndarray, at: Mapping[str, Any]) -> Draw:
+    """The fields' sizes and lengths, and the parts' sizes."""
+    sizes = {f"size_{name}": b[:, i] for i, name in enumerate(data.parts)}
+    return {name: np.asarray(value) for name, value in at.items()} | sizes
+
+
+def _evidences(data: LinearData, normal: Array, candidates: dict[str, Array]) -> Array:
+    """`_evidence` of every candidate, a few together: one at a time the processor waits."""
+    one = partial(_evidence, data, normal)
+    return jax.jit(lambda c: jax.lax.map(one, c, batch_size=_TOGETHER))(candidates)
+
+
+def _evidence(data: LinearData, normal: Array, at: Mapping[str, Array]) -> Array:
+    """ln of the evidence for one draw of the fields' sizes and lengths, but for a constant."""
+    S, mean = _prior(data, normal, at)
+    root = jnp.linalg.cholesky(_total(data, S))
+    left = data.constant + data.slopes @ mean
+    white = jax.scipy.linalg.solve_triangular(root, left, lower=True)
+    own = jnp.asarray(data.pull) @ (mean - 0.5 * S * data.pull)  # of the factor exp(pull b)
+    return own - 0.5 * white @ white - jnp.sum(jnp.log(jnp.diag(root)))
+
+
+def _prior(data: LinearData, normal: Array, at: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Variances S of the coefficients, and their mean with the pull in it."""
+    S = data.variances(normal[:, 1], at)
+    return S, _mean(data, normal) + S * data.pull
+
+
+def _mean(data: LinearData, normal: Array) -> Array:
+    """The prior's mean of all coefficients: the fields' is zero."""
+    return jnp.zeros(data.slopes.shape[1]).at[: len(normal)].set(normal[:, 0])
+
+
+def _total(data: LinearData, S: Array) -> Array:
+    """1 + F S F^T."""
+    return jnp.eye(len(data.constant)) + (data.slopes * S) @ data.slopes.T
+
+
+def _conditioned(
+    data: LinearData, normal: Array, at: Mapping[str, Array], key: Array
+) -> Float[np.ndarray, "d p"]:
+    """`EACH` draws of the coefficients by (1) for every draw of the fields' sizes and lengths."""
+    slopes = jnp.asarray(data.slopes)
+
+    def draw(given: tuple[Mapping[str, Array], Array]) -> Array:
+        at, key = given
+        S, mean = _prior(data, normal, at)
+        root = jnp.linalg.cholesky(_total(data, S))
+        first, second = jax.random.split(key)
+        b = mean + jnp.sqrt(S) * jax.random.normal(first, (EACH, len(S)))
+        left = data.constant + b @ slopes.T
+        left = left + jax.random.normal(second, left.shape)
+        return b - S * (jax.scipy.linalg.cho_solve((root, True), left.T).T @ slopes)
+
+    keys = jax.random.split(key, len(at["sigma"]))
+    found = jax.jit(lambda given: jax.lax.map(draw, given, batch_size=_TOGETHER))((dict(at), keys))
+    return np.asarray(found).reshape(-1, slopes.shape[1])
+
+
+def _unconditioned(
+    data: LinearData, normal: Array, at: Mapping[str, Array], key: Array
+) -> Float[np.ndarray, "d p"]:
+    """Draws of the coefficients from their prior."""
+    S = np.asarray(jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(at)))
+    noise = np.asarray(jax.random.normal(key, S.shape))
+    return np.asarray(np.asarray(_mean(data, normal)) + np.sqrt(S) * noise)
+
+
+def _products(
+    data: LinearData,
+    b: Float[np.ndarray, "d p"],
+    key: Array,
+    *,
+    baryons: Callable[[Array], Potential],
+) -> Draw:
+    """What `galaxy.record` records, from draws (d, p) of the coefficients.
+
+    rho_dm_r is the mean over the part of a shell within `WEDGE`, where stars are and discs are not.
+    """
+    ahead = np.array([*data.sun[:2], 0.0]) / data.R_sun
+    single = np.array([data.R_sun * ahead, data.R_sun * ahead + [0.0, 0.0, HEIGHT]])
+    wedges = _wedges(ahead, data.shells)
+    fields = partial(_fields_of, data, b)
+    here, around = fields(data.points), fields(CIRCLES[:, None] * ahead)
+    dark, circle = fields(single), -around["acceleration"] @ ahead * CIRCLES
+    keys = jax.random.split(key, len(b))
+    under = jax.jit(
+        lambda places: jax.lax.map(
+            lambda key: jax.vmap(baryons(key).density)(places), keys, batch_size=_AT_ONCE
+        )
+    )
+    local = dark["rho"][:, 0] - np.asarray(under(single[:1]))[:, 0]
+    profile = fields(wedges)["rho"] - np.asarray(under(wedges))
+    found = {
+        "rho_dm_sun": local * DENSITY_GEV_CM3,
+        "rho_dm_sun_msun_pc3": local * PC**3,
+        "sigma_1.1kpc": -dark["acceleration"][:, 1, 2] / (2 * np.pi * G) * PC**2,
+        "v_circ": np.sqrt(np.maximum(circle, 0.0)),
+        "rho_dm_r": profile.reshape(len(b), len(data.shells), -1).mean(axis=2),
+    }
+    if len(data.points):
+        found |= here | {"rho_dm": here["rho"] - np.asarray(under(data.points))}
+        found |= _efficiency(data, b, key)
+    return found
+
+
+def _fields_of(data: LinearData, b: np.ndarray, places: Float[np.ndarray, "m 3"]) -> Draw:
+    """phi (d, m), acceleration (d, m, 3) and rho (d, m) of draws at places."""
+    if not len(places):
+        return {}
+    count = len(data.parts) + data.modes.number
+    made = jax.jit(lambda x: jax.lax.map(data.potentials, x, batch_size=_PLACES))(
+        jnp.asarray(places)
+    )
+    return {
+        name: np.tensordot(b[:, :count], np.asarray(value), axes=(1, 1))
+        for name, value in made.items()
+    }
+
+
+def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
+    """epsilon (d, m) at the points: the map's times exp of the field, at most one."""
+    if data.dust_modes is None or data.options["efficiency"] == "given":
+        return {}
+    field = np.asarray(jax.vmap(data.dust_modes.values)(jnp.asarray(data.points)))
+    epsilon = np.exp(b[:, -data.dust_modes.number :] @ field.T)
+    if data.epsilon is not None:
+        pick = jax.random.randint(key, (len(b),), 0, len(data.epsilon))
+        epsilon = epsilon * data.epsilon[np.asarray(pick)]
+    return {"epsilon": np.minimum(epsilon, 1.0)}
+
+
+def _wedges(ahead: np.ndarray, shells: np.ndarray) -> Float[np.ndarray, "m 3"]:
+    """Places in `WEDGE`, shell by shell: three azimuths times four heights on both sides of the plane."""
+    (low, high), most = WEDGE
+    heights = np.linspace(low, high, 4)
+    azimuth = np.arctan2(ahead[1], ahead[0]) + np.radians(most) * np.array([-2 / 3, 0.0, 2 / 3])
+    r, phi, z = np.meshgrid(shells, azimuth, [*-heights, *heights], indexing="ij")
+    R = np.sqrt(r**2 - z**2)
+    return np.stack([R * np.cos(phi), R * np.sin(phi), z], axis=-1).reshape(-1, 3)
