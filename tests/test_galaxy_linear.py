@@ -183,3 +183,15 @@ def test_a_posterior_that_returns_something_else(stars, tmp_path):
     path.write_text(text + "\n\ndef posterior(data, key):\n    return 3\n")
     with pytest.raises(BayesdustError, match="must return a bayesdust"):
         galaxy_posterior.fit(load(path), stars, POINTS, options=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_draws": 100}, "without setting 'num_draws'"),
+        ({"method": "vi"}, "without setting 'method'"),
+    ],
+)
+def test_settings_of_samplers_are_refused(stars, settings, words):
+    with pytest.raises(BayesdustError, match=words):
+        galaxy_posterior.fit(load("mw_cbe_linear"), stars, POINTS, options=SMALL, **settings)

@@ -35,6 +35,7 @@ class ExactDraws(NamedTuple):
     parameters : names among them that the model is made of; all others are derived
     pareto_k : of the weights by which the draws were chosen, zero if none were needed
     ess : how many independent choices they are worth, by which Monte Carlo errors go
+    notes : sentences for the user, beside those of the data
     """
 
     posterior: dict[str, np.ndarray]
@@ -42,6 +43,7 @@ class ExactDraws(NamedTuple):
     parameters: list[str]
     pareto_k: float
     ess: float
+    notes: tuple[str, ...] = ()
 
 
 def sample(

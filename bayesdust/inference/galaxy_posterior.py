@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 LABELS = {
     "rho_dm_sun": ("GeV/cm3", "dark-matter density in the plane at the Sun"),
     "rho_dm_sun_msun_pc3": ("Msun/pc3", "dark-matter density in the plane at the Sun"),
+    "rho_baryons_sun_msun_pc3": ("Msun/pc3", "density of the baryons in the plane at the Sun"),
     "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
     "v_circ": ("km/s", "circular velocity"),
     "rho_dm_r": ("Msun/kpc3", "dark-matter density, mean over shells"),
@@ -102,7 +104,11 @@ def fit(
     check_method(method)
     prepare = program.prepare or galaxy.prepare
     seed = int(settings.get("seed", 0))
+    if program.posterior is not None:
+        _refuse_settings(program, method, settings)
+    clock, timings = time.perf_counter(), settings.get("timings", {})
     data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress)
+    timings["preparing"] = time.perf_counter() - clock
     if not isinstance(data, SurveyData):
         raise BayesdustError(
             f"{program.path}: prepare(stars, options, points, **more) must return what "
@@ -120,6 +126,17 @@ def fit(
     tree = assemble(program, stars, data, draws, seed, name)
     tree.attrs.update(facts)
     return tree
+
+
+def _refuse_settings(program: Program, method: str, settings: Mapping[str, Any]) -> None:
+    """A posterior in closed form has no method, and no settings but a seed."""
+    extra = [name for name in settings if name not in ("seed", "checkpoint", "timings")]
+    if method != "nuts":
+        extra.insert(0, "method")
+    if extra:
+        raise BayesdustError(
+            f"{program.name} has a posterior of its own, without setting {extra[0]!r}: leave it out."
+        )
 
 
 def _exact(
@@ -141,6 +158,7 @@ def _exact(
     tree.attrs.update(attributes(program, stars, data, seed, "exact", found.parameters))
     tree.attrs.update(_own_attributes(data))
     tree.attrs.update(pareto_k=found.pareto_k, psis_ess=found.ess)
+    tree.attrs["notes"] = json.dumps([*data.notes, *found.notes])
     return tree
 
 

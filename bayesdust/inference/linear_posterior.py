@@ -92,7 +92,17 @@ def posterior(
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free) | products(b, keys["noise"])
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)))
+    before.pop("epsilon", None)  # the dust map is no prior: the magnitudes are in it
+    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), (_baryons(after),))
+
+
+def _baryons(found: Draw) -> str:
+    """What the baryons' prior adds to the error of the local dark matter."""
+    share = np.var(found["rho_baryons_sun_msun_pc3"]) / np.var(found["rho_dm_sun_msun_pc3"])
+    return (
+        f"The prior of the baryons is {min(share, 1.0):.0%} of the variance of the dark matter in the plane at "
+        "the Sun."
+    )
 
 
 def _named(data: LinearData, b: np.ndarray, at: Mapping[str, Any]) -> Draw:
@@ -186,11 +196,13 @@ def _products(
             lambda key: jax.vmap(baryons(key).density)(places), keys, batch_size=_AT_ONCE
         )
     )
-    local = dark["rho"][:, 0] - np.asarray(under(single[:1]))[:, 0]
+    matter = np.asarray(under(single[:1]))[:, 0]
+    local = dark["rho"][:, 0] - matter
     profile = fields(wedges)["rho"] - np.asarray(under(wedges))
     found = {
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
+        "rho_baryons_sun_msun_pc3": matter * PC**3,
         "sigma_1.1kpc": -dark["acceleration"][:, 1, 2] / (2 * np.pi * G) * PC**2,
         "v_circ": np.sqrt(np.maximum(circle, 0.0)),
         "rho_dm_r": profile.reshape(len(b), len(data.shells), -1).mean(axis=2),
