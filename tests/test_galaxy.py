@@ -154,6 +154,8 @@ def test_model_and_tree(data, stars):
         ({"efficiency": "magnitudes"}, "needs the survey's limit"),
         ({"limit": -3.0}, "give a positive number"),
         ({"limit": 14.0, "magnitude": "V"}, "no column of magnitudes V"),
+        ({"limit": 8.0}, r"row \d+, column G: the magnitude is [\d.]+, with the limit 8"),
+        ({"errors": "deconvolved"}, "has no errors"),
         ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],
 )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import fault
 from bayesdust.dynamics.efficiency import DustMap, fit_dust
 from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
@@ -117,7 +118,8 @@ class Survey:
         radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
-        tests = Bumps.inside(centre, edge, _rotation(stars), chosen["bump"] or radius / 3.0)
+        chosen["bump"] = chosen["bump"] or round(radius / 3.0, 3)  # for the record
+        tests = Bumps.inside(centre, edge, _rotation(stars), chosen["bump"])
         x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
         if blurred:
             around, moving = stars.either_side(seed)
@@ -237,11 +239,25 @@ def options_of(
                 f"{stars.source}: has no column of magnitudes {chosen['magnitude']} (known here: {there}); "
                 "name the column G, or leave limit out and give weights='1/epsilon'."
             )
+        _check_limit(stars, chosen["magnitude"], float(chosen["limit"]))
     elif chosen["limit"] is not None:
         raise BayesdustError(
             f"Option limit goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one out."
         )
     return chosen
+
+
+def _check_limit(stars: MilkyWayStars, column: str, limit: float) -> None:
+    """Every magnitude is known and brighter than the limit; else the first row that is not so is named."""
+    magnitude = stars.photometry[column]
+    good = np.isfinite(magnitude) & (magnitude <= limit)
+    if good.all():
+        return
+    first = int(np.argmin(good))
+    row = int(stars.rows[first]) if len(stars.rows) else first + 1
+    problem = f"the magnitude is {magnitude[first]:.6g}, with the limit {limit:g}"
+    advice = "give the survey's limit, or leave the star out"
+    raise fault(stars.source, problem, advice, row, column)
 
 
 def _blur_at_edge(stars: MilkyWayStars) -> float:

@@ -100,8 +100,8 @@ def _baryons(found: Draw) -> str:
     """What the baryons' prior adds to the error of the local dark matter."""
     share = np.var(found["rho_baryons_sun_msun_pc3"]) / np.var(found["rho_dm_sun_msun_pc3"])
     return (
-        f"The prior of the baryons is {min(share, 1.0):.0%} of the variance of the dark matter in the plane at "
-        "the Sun."
+        f"The prior of the baryons is {min(share, 1.0):.0%} of the variance of the dark matter in the plane "
+        "at the Sun."
     )
 
 
