@@ -242,6 +242,11 @@ def test_a_half_light_radius_in_the_wrong_unit():
         ({"units": {"velocity": "km/s"}}, "units names 'velocity'"),
         ({"units": {"v_los": "parrots"}}, "'parrots' is not a unit"),
         ({"units": {"v_los": "deg"}}, "the unit deg is not that of a velocity"),
+        (
+            {"columns": {"v_los": "v_los_err"}},
+            "column 'v_los_err' is taken for both v_los and v_los_err",
+        ),
+        ({"columns": {"v_los": "ra", "v_los_err": "ra"}}, "column 'ra' is taken for both"),
     ],
 )
 def test_bad_mappings(mapping, words):

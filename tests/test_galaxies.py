@@ -133,6 +133,8 @@ def test_a_half_light_radius_may_be_a_length_or_odd_on_purpose(tmp_path, caplog)
     assert not caplog.records
     assert galaxy(write(tmp_path, 'distance = 26\nrhalf = "2.5 deg"')).rhalf == pytest.approx(150)
     assert "check it" in caplog.text
+    with pytest.raises(BayesdustError, match=r"it is 13 kpc at 76 kpc"):
+        galaxy(write(tmp_path, 'distance = 76\nrhalf = "9.7 deg"'))
 
 
 def test_a_toml_file_with_units(tmp_path):

@@ -122,6 +122,7 @@ UNSOUND = {
     ),
     "twice": (A + A + OBSERVED, "does not run ("),
     "nothing": ("    a = 1.0\n" + OBSERVED, "samples no parameter"),
+    "blind": (A + '    numpyro.deterministic("b", a)\n', "never looks at the stars"),
     "discrete": (
         '    a = numpyro.sample("a", dist.Poisson(3.0))\n' + OBSERVED,
         "'a' takes whole numbers only",

@@ -89,6 +89,16 @@ class ColumnReader:
                 problem = f"{option} names {unknown[0]!r}, which is not a quantity read here"
                 raise fault(self.source.where, problem, f"use {', '.join(self.words.aliases)}")
 
+        there = {c.strip().casefold() for c in self.source.table.colnames}
+        for ours, theirs in self.columns.items():
+            column = theirs.strip().casefold()
+            others = [o for o, t in self.columns.items() if t.strip().casefold() == column]
+            if column in self.words.aliases and column not in self.columns and column in there:
+                others.append(column)
+            if twice := [other for other in others if other != ours]:
+                problem = f"column {theirs!r} is taken for both {ours} and {twice[0]}"
+                raise fault(self.source.where, problem, "correct the mapping of columns")
+
     def find(self, name: str) -> str | None:
         """The table's column for our `name`, or None; BayesdustError where several would do."""
         there = {c.strip().casefold(): c for c in self.source.table.colnames}

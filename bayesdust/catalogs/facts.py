@@ -153,6 +153,7 @@ TOML_KEYS = ("name", *UNITS, "references")
 NEAREST, FARTHEST = 1.0, 3000.0  # kpc: beyond, single stars of a dwarf galaxy are not measured
 SIZES = ("rhalf", "rhalf_err")
 SMALLEST, LARGEST = 0.05, 120.0  # arcmin, half-light radius
+LARGEST_KPC = 10.0  # that of none is half as large
 LARGEST_SHARE = 0.5  # error over value: a factor known no better is no fact
 
 
@@ -223,6 +224,9 @@ def _check_scales(path: str | Path, values: Mapping[str, object], facts: dict[st
         return
     guess = "arcsec" if rhalf > LARGEST else "deg"
     problem = f"{path}: rhalf = {rhalf:.4g} arcmin is not the half-light radius of a dwarf galaxy"
+    kpc = math.tan(rhalf * ARCMIN) * distance
+    if isinstance(values["rhalf"], str) and (kpc > LARGEST_KPC or rhalf > 60 * 45):
+        raise BayesdustError(f"{problem}: it is {kpc:.3g} kpc at {distance:g} kpc; give another.")
     if isinstance(values["rhalf"], str):  # with its unit: meant so
         log.warning("warning: %s as far as known; check it.", problem)
         return

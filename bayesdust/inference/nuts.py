@@ -6,6 +6,7 @@ the draws it would have had. On a CPU the chains run in threads, one a core (XLA
 lock while it computes); on an accelerator they are one vmapped program.
 """
 
+import inspect
 import os
 import time
 import zipfile
@@ -135,7 +136,7 @@ def starting_points(
 
     z, lowest = search(key)
     if not np.all(np.isfinite(lowest)):
-        code = getattr(model, "__code__", None)
+        code = getattr(inspect.unwrap(model), "__code__", None)  # of the user's file
         raise BayesdustError(
             f"{code.co_filename if code else 'The model'}: no draw from the prior gives the stars a finite "
             "likelihood: check its priors, and the units of the stars."

@@ -95,8 +95,8 @@ def describe(path: Path) -> str:
 def check(program: Program, data: Any) -> None:
     """Go through the model once, by shapes alone, so that its faults show before anything is made.
 
-    Raises BayesdustError if it does not run, samples nothing, samples whole numbers (which NUTS
-    cannot move), or does not leave its velocities open where `data.v_los` is None.
+    Raises BayesdustError if it does not run, samples nothing, never looks at the stars, samples whole
+    numbers (which NUTS cannot move), or does not leave its velocities open where `data.v_los` is None.
     """
     assert program.model is not None
     try:
@@ -117,11 +117,21 @@ def check(program: Program, data: Any) -> None:
                 f"{program.path}: the parameter {name!r} takes whole numbers only, which cannot be "
                 "sampled here: sum over it in the likelihood."
             )
+    if not any(_sees_data(site) for site in sites.values()):
+        raise BayesdustError(
+            f"{program.path}: model(data) never looks at the stars: give its velocities to a site, as "
+            "numpyro.sample('v_los', ..., obs=data.v_los), or their likelihood to numpyro.factor."
+        )
     if "v_los" in sites and predicted.get("v_los", {}).get("is_observed"):
         raise BayesdustError(
             f"{program.path}: the site 'v_los' must be given obs=data.v_los, which is None where "
             "the velocities are to be predicted."
         )
+
+
+def _sees_data(site: dict[str, Any]) -> bool:
+    """Whether a site is an observed one, or a factor, which is observed too."""
+    return site["type"] == "sample" and bool(site["is_observed"])
 
 
 def _sites(model: Callable[[Any], Any], data: Any) -> dict[str, Any]:
