@@ -46,8 +46,8 @@ CAVEATS = """What this does not show:
 
 - The 18 rows of rho and M are fewer than 18 trials. An `_err` file holds the stars of the file without, with
   2 km/s of noise added, and rho, M and J come from one posterior: five independent samples of stars.
-- J of the cored mocks is among the worst: its truth lies inside 0.5 deg = 0.7 kpc, most of it where the
-  dispersion of stars on radial orbits, taken for Gaussian, says least.
+- J of the cored files of 1,000 stars misses its truth, to which M leans too; why is not known. The Gaussian
+  velocities below are the first suspect: nothing here shows it.
 - The model's families are the mocks' own: halo (gNFW), orbits (as listed) and the inner slope of the light,
   which is given. Real galaxies do not tell; `dsph_flow` on the first file is in
   [flow-dwarf.md](flow-dwarf.md), with orbits given rightly, wrongly and free.
