@@ -225,6 +225,8 @@ def positions_rows(data: Path, seed: int, count: int) -> list[str]:
         f"the truth is inside the 95 % band at {np.mean(inside):.0%} of radii; one mock's median scatters by "
         f"{np.std(offsets, axis=0, ddof=1).mean():.1%} on average."
     )
+    if np.mean(inside) < 0.9:
+        rows.append("The bands are too narrow by this; why is not known yet.")
     print(rows[-1], flush=True)
     return rows
 
@@ -233,7 +235,8 @@ def dwarf_rows(data: Path, seed: int) -> list[str]:
     """Draco and Fornax with assumptions relaxed in turn."""
     rows = ["| galaxy | model | log10 J(0.5 deg), 68 % | log10 rho(150 pc), 68 % | diagnostics |",
             "|---|---|---|---|---|"]  # fmt: skip
-    for name in ("draco", "fornax"):
+    moved: dict[str, list[float]] = {"draco": [], "fornax": []}
+    for name in moved:
         stars = read_stars(
             data / "dwarfs" / f"{FILES[name]}_justin1_spec.dat", name, columns=COLUMNS
         )
@@ -244,9 +247,12 @@ def dwarf_rows(data: Path, seed: int) -> list[str]:
             for quantity in REPORTED:
                 q = np.quantile(draws_of(tree, quantity), [0.16, 0.5, 0.84])
                 cells.append(f"{q[1]:.2f} ({q[0]:.2f} to {q[2]:.2f})")
+            moved[name].append(float(np.median(draws_of(tree, REPORTED[0]))))
             rows.append(f"| {name.title()} | {label} | {' | '.join(cells)} | "
                         f"{'pass' if passed else 'FAIL'} |")  # fmt: skip
             print(rows[-1], flush=True)
+    far = ", ".join(f"{np.ptp(J):.2f} dex in {name.title()}" for name, J in moved.items())
+    rows += ["", f"The median of J moves by {far}, whatever is relaxed."]
     return rows
 
 
