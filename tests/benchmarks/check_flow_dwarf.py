@@ -247,7 +247,7 @@ def dwarf_rows(data: Path, seed: int) -> list[str]:
             for quantity in REPORTED:
                 q = np.quantile(draws_of(tree, quantity), [0.16, 0.5, 0.84])
                 cells.append(f"{q[1]:.2f} ({q[0]:.2f} to {q[2]:.2f})")
-            moved[name].append(float(np.median(draws_of(tree, REPORTED[0]))))
+            moved[name].append(float(np.median(draws_of(tree, next(iter(REPORTED))))))
             rows.append(f"| {name.title()} | {label} | {' | '.join(cells)} | "
                         f"{'pass' if passed else 'FAIL'} |")  # fmt: skip
             print(rows[-1], flush=True)
