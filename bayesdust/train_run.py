@@ -60,7 +60,7 @@ class Request:
     def architecture(self) -> Architecture:
         """Standardised by the stars, in their declared ball or in the one that just holds them.
 
-        Raises BayesdustError for a star outside the declared ball.
+        Raises BayesdustError for a star outside the declared ball, or a coordinate that all stars share.
         """
         stars = self.stars
         # stars on the rim, as the readers allow them, lie inside after rounding to single precision
@@ -73,6 +73,14 @@ class Request:
                 f"radius of {self.radius:g} kpc"
             )
             raise fault(stars.source, problem, "remove it or declare a larger radius", row)
+        for name, values in zip(
+            ("x", "y", "z", "vx", "vy", "vz"), [*stars.x.T, *stars.v.T], strict=True
+        ):
+            if np.ptp(values) == 0.0:
+                problem = f"every star has the same {name}, {values[0]:g}"
+                raise fault(
+                    stars.source, problem, "a density of six dimensions needs all six", column=name
+                )
         return Architecture.for_stars(stars.x, stars.v, stars.centre, radius, **self.build)
 
     def fingerprint(self) -> dict[str, Any]:

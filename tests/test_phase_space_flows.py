@@ -529,3 +529,18 @@ def test_a_star_outside_the_volume_is_named(monkeypatch, capsys, tmp_path):
     assert code == 2
     assert "row" in said
     assert not (tmp_path / "flows").exists()
+
+
+def test_a_coordinate_that_all_stars_share_is_refused():
+    """Before the training, not after it."""
+    from astropy.table import Table
+
+    from bayesdust.catalogs.cartesian import read_milky_way
+    from bayesdust.train_run import Request
+
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=200) for name in ("x", "y", "z", "vx", "vy", "vz")}
+    columns["z"] = np.zeros(200)
+    stars = read_milky_way(Table(columns), radius=9.0, centre=(0.0, 0.0, 0.0))
+    with pytest.raises(BayesdustError, match="every star has the same z"):
+        _ = Request(stars, 1).architecture

@@ -22,8 +22,8 @@ class FlowTracer(Tracer):
 
     The same density as `spherical_flow(Invert)` gives, tabulated once in ln r, so that whatever asks for
     many radii (projection, Jeans grid) costs an interpolation. Beyond the table, 3,000 `scale`, it is a
-    power law: where a field leaves light there (5 % of the prior's draws leave over 1 %), the integral is
-    off by about as much.
+    power law: where a field leaves light there (18 % of the prior's draws leave over 1 %, 5 % over 10 %),
+    the integral is off by about as much.
     `gamma` < 3 is the slope of the cusp.
     """
 
