@@ -67,12 +67,13 @@ class Request:
         radius = self.radius * (1 + 1e-5) + 2 * ROUNDING
         if (wrong := self._away >= radius).any():
             first = int(np.argmax(wrong))
-            row = int(stars.rows[first]) if len(stars.rows) else first + 1
             problem = (
                 f"the star is {self._away[first]:.6g} kpc from the centre of the survey, outside its "
                 f"radius of {self.radius:g} kpc"
             )
-            raise fault(stars.source, problem, "remove it or declare a larger radius", row)
+            raise fault(
+                stars.source, problem, "remove it or declare a larger radius", stars.row(first)
+            )
         for name, values in zip(
             ("x", "y", "z", "vx", "vy", "vz"), [*stars.x.T, *stars.v.T], strict=True
         ):

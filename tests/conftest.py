@@ -54,6 +54,25 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def dusty():
+    """A small survey of a dusty Milky Way whose truth is known: slow to draw, so drawn once."""
+    from bayesdust.dusty_mocks import dusty_survey
+
+    return dusty_survey(12_000, seed=5)
+
+
+@pytest.fixture(scope="session")
+def dusty_stars(dusty):
+    """Its stars, with the efficiency given."""
+    from bayesdust.catalogs.cartesian import read_milky_way
+
+    ball = dusty.galaxy.ball
+    return read_milky_way(
+        dusty.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
+    )
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium that runs headless, for tests marked `browser`."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):

@@ -9,8 +9,7 @@ import pytest
 from astropy.table import Table
 from scipy import stats
 
-from bayesdust.catalogs.cartesian import read_milky_way, read_places
-from bayesdust.dusty_mocks import dusty_survey
+from bayesdust.catalogs.cartesian import read_places
 from bayesdust.dynamics.weak_form import (
     Bumps,
     Pilot,
@@ -28,28 +27,14 @@ from bayesdust.potentials import milky_way_2014
 from bayesdust.runs import Request
 from bayesdust.summary import summarise
 
-N = 12_000
 TRUTH = milky_way_2014()
 POINTS = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])
 
 
 @pytest.fixture(scope="module")
-def survey():
-    return dusty_survey(N, seed=5)
-
-
-@pytest.fixture(scope="module")
-def stars(survey):
-    ball = survey.galaxy.ball
-    return read_milky_way(
-        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
-    )
-
-
-@pytest.fixture(scope="module")
-def data(stars):
+def data(dusty_stars):
     """The efficiency given, and bumps so large that the covariance of the sums is known."""
-    return galaxy.prepare(stars, {"bump": 1.7}, POINTS)
+    return galaxy.prepare(dusty_stars, {"bump": 1.7}, POINTS)
 
 
 def sizes(data):
@@ -74,9 +59,9 @@ def test_the_true_force_is_found(data):
 
 
 @pytest.mark.slow
-def test_without_the_dust_it_is_not(survey, stars):
+def test_without_the_dust_it_is_not(dusty_stars):
     """The wrong model: the sums cannot vanish, and the vertical force is too small."""
-    bare = dataclasses.replace(stars, weights=None)
+    bare = dataclasses.replace(dusty_stars, weights=None)
     wrong = galaxy.prepare(bare, {"efficiency": "none", "bump": 1.7}, POINTS)
     left = wrong.design @ np.asarray(wrong.nodes.values(TRUTH)) + wrong.target
     chi2 = float(left @ left + wrong.rest)
@@ -84,12 +69,12 @@ def test_without_the_dust_it_is_not(survey, stars):
     assert any("No dust is allowed for" in note for note in wrong.notes)
 
 
-def test_likelihood_is_that_of_the_sums(stars, data):
+def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     """Node values and whitening away, -2 ln L is s^T C^-1 s."""
-    survey = Survey.of(stars, data.options, 0, lambda *_: None)
+    survey = Survey.of(dusty_stars, data.options, None, 0, lambda *_: None)
     pilot = Pilot(pilot_force(np.array(data.pilot)))
     C = np.asarray(covariance(survey.tests, survey.sample, pilot))
-    same = np.ones((1, stars.n, 1))
+    same = np.ones((1, dusty_stars.n, 1))
     s = np.asarray(reweighted(survey.tests, survey.sample, Pilot(TRUTH.acceleration), same))[0]
     left = data.design @ np.asarray(data.nodes.values(TRUTH)) + data.target
     # the pilot's sizes were found in two rounds; the covariance is of the last but one
@@ -119,10 +104,16 @@ def test_own_star_pull_is_a_mean_over_stars():
     assert abs(pull) > 10 * error  # no pull at all is rejected
 
 
-def test_model_and_tree(data, stars):
+def test_model_and_tree(data, dusty_stars):
     program = load("mw_cbe_gnfw")
     tree = galaxy_posterior.fit(
-        program, stars, POINTS, options={"bump": 1.7}, num_warmup=200, num_draws=100, num_chains=2
+        program,
+        dusty_stars,
+        POINTS,
+        options={"bump": 1.7},
+        num_warmup=200,
+        num_draws=100,
+        num_chains=2,
     )
     posterior = tree["posterior"]
     assert posterior["acceleration"].dims == ("chain", "draw", "point", "component")
@@ -159,19 +150,19 @@ def test_model_and_tree(data, stars):
         ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],
 )
-def test_bad_options(stars, options, words):
+def test_bad_options(dusty_stars, options, words):
     with pytest.raises(BayesdustError, match=words):
-        galaxy.prepare(stars, options, POINTS)
+        galaxy.prepare(dusty_stars, options, POINTS)
 
 
-def test_given_needs_weights(stars):
+def test_given_needs_weights(dusty_stars):
     with pytest.raises(BayesdustError, match="weights='1/epsilon'"):
-        galaxy.prepare(dataclasses.replace(stars, weights=None), {"efficiency": "given"})
+        galaxy.prepare(dataclasses.replace(dusty_stars, weights=None), {"efficiency": "given"})
 
 
-def test_stars_and_models_of_one_kind(stars):
+def test_stars_and_models_of_one_kind(dusty_stars):
     with pytest.raises(BayesdustError, match="dsph_gnfw is a model of a dwarf galaxy"):
-        Request(load("dsph_gnfw"), stars)
+        Request(load("dsph_gnfw"), dusty_stars)
 
 
 def test_places_are_read_and_bad_ones_refused(tmp_path):

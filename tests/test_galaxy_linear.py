@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from bayesdust.catalogs.cartesian import read_milky_way
-from bayesdust.dusty_mocks import dusty_survey
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import verdict
 from bayesdust.inference import galaxy_posterior, linear_posterior
@@ -25,27 +24,14 @@ SMALL = {"bump": 1.7, "modes": 60, "dust_modes": 50}
 
 
 @pytest.fixture(scope="module")
-def survey():
-    return dusty_survey(12_000, seed=5)
-
-
-@pytest.fixture(scope="module")
-def stars(survey):
-    ball = survey.galaxy.ball
-    return read_milky_way(
-        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
-    )
-
-
-@pytest.fixture(scope="module")
-def data(stars):
+def data(dusty_stars):
     program = load("mw_cbe_linear")
-    return program.prepare(stars, SMALL, POINTS)
+    return program.prepare(dusty_stars, SMALL, POINTS)
 
 
 @pytest.fixture(scope="module")
-def tree(stars):
-    return galaxy_posterior.fit(load("mw_cbe_linear"), stars, POINTS, options=SMALL, seed=1)
+def tree(dusty_stars):
+    return galaxy_posterior.fit(load("mw_cbe_linear"), dusty_stars, POINTS, options=SMALL, seed=1)
 
 
 def test_the_true_force_is_found(tree):
@@ -70,12 +56,10 @@ def test_tree_gate_and_rows(tree):
     assert {"pareto_k", "fit"} <= {check.name for check in verdict(tree, table).checks}
 
 
-def test_wrong_weights_fail_the_gate(survey):
+def test_wrong_weights_fail_the_gate(dusty):
     """The wrong model, stars behind dust counted for less: no field likely before makes up for it."""
-    ball = survey.galaxy.ball
-    wrong = read_milky_way(
-        survey.table(), radius=ball.radius, centre=ball.centre, weights="epsilon"
-    )
+    ball = dusty.galaxy.ball
+    wrong = read_milky_way(dusty.table(), radius=ball.radius, centre=ball.centre, weights="epsilon")
     tree = galaxy_posterior.fit(load("mw_cbe_linear"), wrong, POINTS, options=SMALL)
     assert {check.name for check in verdict(tree).failures} & {"fit", "pareto_k"}
 
@@ -171,18 +155,18 @@ def test_gauge_holds_epsilon_at_the_sun(data):
         ({"efficiency": "guess"}, "choose from auto, none, given, magnitudes, free"),
     ],
 )
-def test_bad_options(stars, options, words):
+def test_bad_options(dusty_stars, options, words):
     with pytest.raises(BayesdustError, match=words):
-        load("mw_cbe_linear").prepare(stars, options, POINTS)
+        load("mw_cbe_linear").prepare(dusty_stars, options, POINTS)
 
 
-def test_a_posterior_that_returns_something_else(stars, tmp_path):
+def test_a_posterior_that_returns_something_else(dusty_stars, tmp_path):
     path = tmp_path / "mine.py"
     text = load("mw_cbe_linear").path.read_text()
     text = text.replace("def posterior(", "def theirs(")
     path.write_text(text + "\n\ndef posterior(data, key):\n    return 3\n")
     with pytest.raises(BayesdustError, match="must return a bayesdust"):
-        galaxy_posterior.fit(load(path), stars, POINTS, options=SMALL)
+        galaxy_posterior.fit(load(path), dusty_stars, POINTS, options=SMALL)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +176,6 @@ def test_a_posterior_that_returns_something_else(stars, tmp_path):
         ({"method": "vi"}, "without setting 'method'"),
     ],
 )
-def test_settings_of_samplers_are_refused(stars, settings, words):
+def test_settings_of_samplers_are_refused(dusty_stars, settings, words):
     with pytest.raises(BayesdustError, match=words):
-        galaxy_posterior.fit(load("mw_cbe_linear"), stars, POINTS, options=SMALL, **settings)
+        galaxy_posterior.fit(load("mw_cbe_linear"), dusty_stars, POINTS, options=SMALL, **settings)

@@ -89,7 +89,7 @@ class ColumnReader:
                 problem = f"{option} names {unknown[0]!r}, which is not a quantity read here"
                 raise fault(self.source.where, problem, f"use {', '.join(self.words.aliases)}")
 
-        there = {c.strip().casefold() for c in self.source.table.colnames}
+        there = self._there()
         for ours, theirs in self.columns.items():
             column = theirs.strip().casefold()
             others = [o for o, t in self.columns.items() if t.strip().casefold() == column]
@@ -101,7 +101,7 @@ class ColumnReader:
 
     def find(self, name: str) -> str | None:
         """The table's column for our `name`, or None; BayesdustError where several would do."""
-        there = {c.strip().casefold(): c for c in self.source.table.colnames}
+        there = self._there()
         if wanted := self.columns.get(name):
             if wanted.strip().casefold() not in there:
                 problem = f"has no column {wanted!r} (wanted for {name}); it has {self.listing()}"
@@ -115,6 +115,10 @@ class ColumnReader:
             advice = f"say which, as columns={{{name!r}: {found[0]!r}}}"
             raise fault(self.source.where, problem, advice)
         return found[0] if found else None
+
+    def _there(self) -> dict[str, str]:
+        """The table's columns by their names in lower case."""
+        return {c.strip().casefold(): c for c in self.source.table.colnames}
 
     def listing(self) -> str:
         """The table's column names, for messages."""

@@ -224,10 +224,12 @@ def _check_scales(path: str | Path, values: Mapping[str, object], facts: dict[st
         return
     guess = "arcsec" if rhalf > LARGEST else "deg"
     problem = f"{path}: rhalf = {rhalf:.4g} arcmin is not the half-light radius of a dwarf galaxy"
-    kpc = math.tan(rhalf * ARCMIN) * distance
-    if isinstance(values["rhalf"], str) and (kpc > LARGEST_KPC or rhalf > 60 * 45):
-        raise BayesdustError(f"{problem}: it is {kpc:.3g} kpc at {distance:g} kpc; give another.")
-    if isinstance(values["rhalf"], str):  # with its unit: meant so
+    if isinstance(values["rhalf"], str):  # with its unit: meant so, if it can be
+        kpc = math.tan(rhalf * ARCMIN) * distance
+        if kpc > LARGEST_KPC or rhalf > 60 * 45:
+            raise BayesdustError(
+                f"{problem}: it is {kpc:.3g} kpc at {distance:g} kpc; give another."
+            )
         log.warning("warning: %s as far as known; check it.", problem)
         return
     raise BayesdustError(

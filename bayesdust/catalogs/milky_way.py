@@ -70,6 +70,10 @@ class MilkyWayStars:
         """Number of stars."""
         return len(self.x)
 
+    def row(self, star: int) -> int:
+        """The row of a star, counted from 0, in its table, from 1."""
+        return int(self.rows[star]) if len(self.rows) else star + 1
+
     @property
     def distance(self) -> Float[np.ndarray, " n"]:
         """Distances from the Sun, (n,) kpc."""

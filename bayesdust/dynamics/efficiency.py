@@ -377,13 +377,20 @@ def _layer(height: Floats) -> Floats:
     return STRENGTH * np.exp(-height / HEIGHT) + 0.01
 
 
+def first_unseen(magnitude: Float[np.ndarray, " n"], limit: float) -> int | None:
+    """Index of the first star that the survey cannot have seen: no magnitude, or one beyond the limit."""
+    seen = np.isfinite(magnitude) & (magnitude <= limit)
+    return None if seen.all() else int(np.argmin(seen))
+
+
 def _check_magnitudes(magnitude: Float[np.ndarray, " n"], limit: float) -> None:
-    if not np.isfinite(magnitude).all():
-        row = int(np.argmin(np.isfinite(magnitude))) + 1
-        raise BayesdustError(f"star {row}: its magnitude is {magnitude[row - 1]}; leave it out.")
-    if (magnitude > limit).any():
-        row = int(np.argmax(magnitude > limit)) + 1
-        raise BayesdustError(
-            f"star {row}: its magnitude {magnitude[row - 1]:.6g} is beyond the limit {limit:g}; give the "
-            "survey's limit, or leave the star out."
-        )
+    first = first_unseen(magnitude, limit)
+    if first is None:
+        return
+    value = magnitude[first]
+    if not np.isfinite(value):
+        raise BayesdustError(f"star {first + 1}: its magnitude is {value}; leave it out.")
+    raise BayesdustError(
+        f"star {first + 1}: its magnitude {value:.6g} is beyond the limit {limit:g}; give the "
+        "survey's limit, or leave the star out."
+    )

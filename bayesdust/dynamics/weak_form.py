@@ -226,8 +226,7 @@ def reweighted(
     """
 
     def sums(x: Array, v: Array, w: Array, factors: Array) -> Array:
-        terms = jax.vmap(jax.vmap(lambda x, v: pilot.terms(tests, x, v)))(x, v)
-        return jnp.einsum("ncd,nc,nck->dk", factors, w, terms)
+        return jnp.einsum("ncd,nc,nck->dk", factors, w, _copy_terms(tests, pilot, x, v))
 
     by_star = np.ascontiguousarray(np.moveaxis(factors, 0, -1))
     return _in_chunks(sums, stars, chunk, by_star)
@@ -272,8 +271,12 @@ def own_star_pull(
 
 def _star_terms(tests: Bumps, pilot: Pilot, x: Array, v: Array, w: Array) -> Array:
     """Terms (n, k) of stars whose copies are (n, c, 3)."""
-    terms = jax.vmap(jax.vmap(lambda x, v: pilot.terms(tests, x, v)))(x, v)
-    return jnp.einsum("nc,nck->nk", w, terms)
+    return jnp.einsum("nc,nck->nk", w, _copy_terms(tests, pilot, x, v))
+
+
+def _copy_terms(tests: Bumps, pilot: Pilot, x: Array, v: Array) -> Array:
+    """Terms (n, c, k) of every copy, without its weight."""
+    return jax.vmap(jax.vmap(lambda x, v: pilot.terms(tests, x, v)))(x, v)
 
 
 def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ A model's force enters the sums through its values at nodes (`dynamics/force_nod
 costs one small product, whatever the number of stars.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Float
-from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.force_nodes import ForceNodes
-from bayesdust.dynamics.weak_form import Moments, Pilot, moments, own_star_pull
 from bayesdust.inference.galaxy_data import (
     CHOICES,
     CIRCLES,
     HEIGHT,
     OPTIONS,
     SHELLS,
+    Progress,
     Survey,
     SurveyData,
-    first_pilot,
     options_of,
-    pilot_force,
 )
 from bayesdust.potentials.base import Potential
-from bayesdust.potentials.discs import milky_way_2014
 from bayesdust.units import DENSITY_GEV_CM3, G
 
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
@@ -63,7 +59,7 @@ def prepare(
     options: Mapping[str, Any],
     points: Float[np.ndarray, "m 3"] | None = None,
     seed: int = 0,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: Progress = lambda done, total, phase: None,
 ) -> GalaxyData:
     """Ready `stars` for a model; `points` (m, 3) [kpc] are where it is to give forces and densities.
 
@@ -71,34 +67,17 @@ def prepare(
     too small for one test function.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
-    points = np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float)
-    survey = Survey.of(stars, chosen, seed, on_progress)
+    survey = Survey.of(stars, chosen, points, seed, on_progress)
     nodes = ForceNodes.covering(survey.centre, survey.radius)
-    on_progress(0, 3, "sums")
-    found = moments(survey.tests, survey.sample, nodes.basis)
-    on_progress(1, 3, "sums")
-    sizes, scatter = first_pilot(survey, _pulls(nodes, found), np.asarray(found.constant))
-    pilot = Pilot(pilot_force(sizes))
-    on_progress(2, 3, "sums")
-    scatter = scatter + survey.dust_scatter(pilot)
-    design, target, rest = _whitened(found, scatter)
-    inverse = np.linalg.inv(scatter)
-    pull = own_star_pull(survey.tests, survey.sample, pilot, nodes.basis, inverse)
-    on_progress(3, 3, "sums")
+    weighed = survey.weigh(nodes.basis, None, on_progress)
+    design, target, rest = _compressed(weighed.whitened())
     return GalaxyData(
-        number=survey.tests.number,
-        sun=survey.sun,
-        points=points,
-        epsilon=survey.efficiencies(points, seed),
-        options=chosen,
-        pilot=(float(sizes[0]), float(sizes[1])),
-        dust=survey.dust,
-        notes=survey.notes(chosen, points),
+        **survey.shared(weighed),
         nodes=nodes,
         design=design,
         target=target,
         rest=rest,
-        pull=np.asarray(pull),
+        pull=weighed.pull,
     )
 
 
@@ -157,17 +136,8 @@ def _shell_mean(halo: Potential, r: Array) -> Array:
     return jnp.sum(_SHARES * jax.vmap(halo.density)(places)) / 2
 
 
-def _pulls(nodes: ForceNodes, found: Moments) -> Float[np.ndarray, "k 2"]:
-    """Slopes of the sums in the sizes of MWPotential2014's horizontal and vertical force."""
-    values, force = np.asarray(nodes.values(milky_way_2014())), np.asarray(found.force)
-    half = len(values) // 2
-    return np.stack([force[:, :half] @ values[:half], force[:, half:] @ values[half:]], axis=1)
-
-
-def _whitened(found: Moments, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Design (p, p), target (p,) and rest: |design a + target|^2 + rest is chi2 of the sums."""
-    both = np.column_stack([np.asarray(found.force), np.asarray(found.constant)])
-    white = solve_triangular(np.linalg.cholesky(scatter), both, lower=True)
+def _compressed(white: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Design (p, p), target (p,) and rest: |design a + target|^2 + rest is chi2 of the whitened sums."""
     force, constant = white[:, :-1], white[:, -1]
     turn, design = np.linalg.qr(force)
     target = turn.T @ constant

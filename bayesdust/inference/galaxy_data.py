@@ -6,18 +6,28 @@ potential behind the true dust (`dynamics/weak_form.py`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
-from bayesdust.dynamics.efficiency import DustMap, fit_dust
-from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
+from bayesdust.dynamics.efficiency import DustMap, first_unseen, fit_dust
+from bayesdust.dynamics.weak_form import (
+    Basis,
+    Bumps,
+    Pilot,
+    Sample,
+    covariance,
+    moments,
+    own_star_pull,
+    reweighted,
+)
 from bayesdust.errors import BayesdustError
 from bayesdust.inference.options import refuse_unknown
 from bayesdust.potentials.discs import milky_way_2014
@@ -95,6 +105,7 @@ class Survey:
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
     dust, steps : the map and draws of it, None and none where no dust was fitted
+    points, options, seed : as of `SurveyData`, and what decides every draw
     """
 
     tests: Bumps
@@ -104,10 +115,18 @@ class Survey:
     sun: Float[np.ndarray, "3"]
     dust: DustMap | None
     steps: list[np.ndarray]
+    points: Float[np.ndarray, "m 3"]
+    options: dict[str, Any]
+    seed: int
 
     @classmethod
     def of(
-        cls, stars: MilkyWayStars, chosen: dict[str, Any], seed: int, on_progress: Progress
+        cls,
+        stars: MilkyWayStars,
+        chosen: dict[str, Any],
+        points: Float[np.ndarray, "m 3"] | None,
+        seed: int,
+        on_progress: Progress,
     ) -> "Survey":
         """Fit the dust, if it is to be told by magnitudes, and lay out the bumps.
 
@@ -118,8 +137,8 @@ class Survey:
         radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
-        chosen["bump"] = chosen["bump"] or round(radius / 3.0, 3)  # for the record
-        tests = Bumps.inside(centre, edge, _rotation(stars), chosen["bump"])
+        bump = chosen["bump"] or round(radius / 3.0, 3)
+        tests = Bumps.inside(centre, edge, _rotation(stars), bump)
         x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
         if blurred:
             around, moving = stars.either_side(seed)
@@ -135,9 +154,66 @@ class Survey:
             weights = weights / dust.efficiency(offsets).reshape(weights.shape)
             rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
             steps = list(dust.draws(DUST_DRAWS, rng))
-        return cls(tests, Sample.of(x, v, weights), centre, radius, sun, dust, steps)
+        return cls(
+            tests=tests,
+            sample=Sample.of(x, v, weights),
+            centre=centre,
+            radius=radius,
+            sun=sun,
+            dust=dust,
+            steps=steps,
+            points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
+            options=chosen | {"bump": bump},
+            seed=seed,
+        )
 
-    def dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
+    def weigh(self, force: Basis, dust: Basis | None, on_progress: Progress) -> "Weighed":
+        """The sums with `force` and `dust` for basis functions, and how well they are known."""
+        on_progress(0, 3, "sums")
+        found = moments(self.tests, self.sample, _and_pilot(force), dust)
+        constant, both, dimming = map(np.asarray, found)
+        on_progress(1, 3, "sums")
+        sizes, scatter = self._first_pilot(both[:, -2:], constant)
+        pilot = Pilot(pilot_force(sizes))
+        scatter = scatter + self._dust_scatter(pilot)
+        on_progress(2, 3, "sums")
+        inverse = np.linalg.inv(scatter)
+        pull = own_star_pull(self.tests, self.sample, pilot, force, inverse, dust)
+        on_progress(3, 3, "sums")
+        slopes = np.column_stack([both[:, :-2], dimming])
+        pilot_sizes = (float(sizes[0]), float(sizes[1]))
+        return Weighed(constant, slopes, scatter, np.asarray(pull), pilot_sizes)
+
+    def shared(self, weighed: "Weighed") -> dict[str, Any]:
+        """The fields of `SurveyData`."""
+        return {
+            "number": self.tests.number,
+            "sun": self.sun,
+            "points": self.points,
+            "epsilon": self._efficiencies(),
+            "options": self.options,
+            "pilot": weighed.pilot,
+            "dust": self.dust,
+            "notes": self._notes(),
+        }
+
+    def _first_pilot(
+        self, pulls: Float[np.ndarray, "k 2"], constant: Float[np.ndarray, " k"]
+    ) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "k k"]]:
+        """Sizes of MWPotential2014's horizontal and vertical force, and the covariance of the sums there.
+
+        `pulls` are the sums' slopes in the two sizes. Twice, as the one needs the other.
+        """
+        sizes = np.ones(2)
+        for _ in range(2):
+            scatter = np.asarray(covariance(self.tests, self.sample, Pilot(pilot_force(sizes))))
+            inverse = np.linalg.solve(scatter, pulls)
+            before, sizes = sizes, -np.linalg.solve(pulls.T @ inverse, inverse.T @ constant)
+            if np.all(abs(sizes - before) < 0.05):
+                break
+        return sizes, scatter
+
+    def _dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
         """Covariance of the sums between draws of the dust, about those with the map's weights."""
         if self.dust is None:
             return 0.0
@@ -150,25 +226,42 @@ class Survey:
         )
         return shifts.T @ shifts / len(shifts)
 
-    def efficiencies(
-        self, points: Float[np.ndarray, "m 3"], seed: int
-    ) -> Float[np.ndarray, "d m"] | None:
-        """Draws of epsilon at places, each on a line of sight of its own; None where no dust was fitted."""
+    def _efficiencies(self) -> Float[np.ndarray, "d m"] | None:
+        """Draws of epsilon at the points, each on a line of sight of its own."""
         if self.dust is None:
             return None
-        rng = np.random.default_rng(np.random.SeedSequence([seed, *b"sight"]))
-        offsets = points - self.sun
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, *b"sight"]))
+        offsets = self.points - self.sun
         draws = [
-            self.dust.efficiency_in_sight(offsets, rng.standard_normal(len(points)), steps)
+            self.dust.efficiency_in_sight(offsets, rng.standard_normal(len(offsets)), steps)
             for _ in range(SIGHTS)
             for steps in self.steps
         ]
         return np.array(draws)
 
-    def notes(self, chosen: dict[str, Any], points: Float[np.ndarray, "m 3"]) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         """What the user ought to know of these sums."""
-        outside = int(np.sum(np.linalg.norm(points - self.centre, axis=1) > self.radius))
-        return tuple(_notes(chosen, self.tests.number, self.sample.n, outside))
+        outside = int(np.sum(np.linalg.norm(self.points - self.centre, axis=1) > self.radius))
+        return tuple(_notes(self.options, self.tests.number, self.sample.n, outside))
+
+
+class Weighed(NamedTuple):
+    """The sums `constant` + `slopes` @ coefficients, of force and then of dust, and how well they are known.
+
+    `scatter` is their covariance, `pull` the slope of the ln likelihood that undoes the stars' pull on
+    their own sums, `pilot` the sizes of its horizontal and vertical force.
+    """
+
+    constant: Float[np.ndarray, " k"]
+    slopes: Float[np.ndarray, "k p"]
+    scatter: Float[np.ndarray, "k k"]
+    pull: Float[np.ndarray, " p"]
+    pilot: tuple[float, float]
+
+    def whitened(self) -> Float[np.ndarray, "k p+1"]:
+        """Slopes and constant (last) of the sums made independent, of sd one."""
+        both = np.column_stack([self.slopes, self.constant])
+        return solve_triangular(np.linalg.cholesky(self.scatter), both, lower=True)
 
 
 def pilot_force(sizes: Float[np.ndarray, "2"]) -> Callable[[Array], Array]:
@@ -178,21 +271,16 @@ def pilot_force(sizes: Float[np.ndarray, "2"]) -> Callable[[Array], Array]:
     return lambda x: scale * galaxy.acceleration(x)
 
 
-def first_pilot(
-    survey: Survey, pulls: Float[np.ndarray, "k 2"], constant: Float[np.ndarray, " k"]
-) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "k k"]]:
-    """Sizes of MWPotential2014's horizontal and vertical force, and the covariance of the sums there.
+def _and_pilot(force: Basis) -> Basis:
+    """`force`, and the horizontal and the vertical one of the pilot."""
+    pilot = pilot_force(np.ones(2))
 
-    `pulls` are the sums' slopes in the two sizes. Twice, as the one needs the other.
-    """
-    sizes = np.ones(2)
-    for _ in range(2):
-        scatter = np.asarray(covariance(survey.tests, survey.sample, Pilot(pilot_force(sizes))))
-        inverse = np.linalg.solve(scatter, pulls)
-        before, sizes = sizes, -np.linalg.solve(pulls.T @ inverse, inverse.T @ constant)
-        if np.all(abs(sizes - before) < 0.05):
-            break
-    return sizes, scatter
+    def both(x: Array) -> Array:
+        a = pilot(x)
+        horizontal = a * jnp.array([1.0, 1.0, 0.0])
+        return jnp.concatenate([force(x), jnp.stack([horizontal, a - horizontal])])
+
+    return both
 
 
 def options_of(
@@ -250,14 +338,11 @@ def options_of(
 def _check_limit(stars: MilkyWayStars, column: str, limit: float) -> None:
     """Every magnitude is known and brighter than the limit; else the first row that is not so is named."""
     magnitude = stars.photometry[column]
-    good = np.isfinite(magnitude) & (magnitude <= limit)
-    if good.all():
-        return
-    first = int(np.argmin(good))
-    row = int(stars.rows[first]) if len(stars.rows) else first + 1
-    problem = f"the magnitude is {magnitude[first]:.6g}, with the limit {limit:g}"
-    advice = "give the survey's limit, or leave the star out"
-    raise fault(stars.source, problem, advice, row, column)
+    first = first_unseen(magnitude, limit)
+    if first is not None:
+        problem = f"the magnitude is {magnitude[first]:.6g}, with the limit {limit:g}"
+        advice = "give the survey's limit, or leave the star out"
+        raise fault(stars.source, problem, advice, stars.row(first), column)
 
 
 def _blur_at_edge(stars: MilkyWayStars) -> float:

@@ -5,7 +5,7 @@ another field (`dynamics/modes.py`). The sums over the stars are linear in all c
 the stars leaves their slopes, and afterwards nothing depends on how many stars there are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,20 +13,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.modes import Modes
-from bayesdust.dynamics.weak_form import Basis, Pilot, moments, own_star_pull
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy_data
 from bayesdust.inference.galaxy_data import (
+    Progress,
     Survey,
     SurveyData,
-    first_pilot,
     options_of,
-    pilot_force,
 )
 from bayesdust.potentials.base import Potential
 from bayesdust.units import G
@@ -91,7 +88,7 @@ def prepare(
     *,
     parts: Mapping[str, Potential],
     seed: int = 0,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: Progress = lambda done, total, phase: None,
 ) -> LinearData:
     """Ready `stars`; Phi is made of `parts` and modes, `points` (m, 3) [kpc] are where it is wanted.
 
@@ -99,64 +96,31 @@ def prepare(
     too small for one test function.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
-    points = np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float)
-    survey = Survey.of(stars, chosen, seed, on_progress)
+    survey = Survey.of(stars, chosen, points, seed, on_progress)
     modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
     dust = None
     if chosen["efficiency"] != "none":
         number = _count(chosen, "dust_modes")
         dust = Modes.covering(survey.centre, survey.radius, DUST_LENGTHS, number)
     force = partial(_forces, tuple(parts.values()), modes)
-    gradients = None if dust is None else dust.gradients
-    on_progress(0, 3, "sums")
-    found = moments(survey.tests, survey.sample, _and_pilot(force), gradients)
-    on_progress(1, 3, "sums")
-    constant = np.asarray(found.constant)
-    sizes, scatter = first_pilot(survey, np.asarray(found.force[:, -2:]), constant)
-    pilot = Pilot(pilot_force(sizes))
-    scatter = scatter + survey.dust_scatter(pilot)
-    on_progress(2, 3, "sums")
-    inverse = np.linalg.inv(scatter)
-    pull = own_star_pull(survey.tests, survey.sample, pilot, force, inverse, gradients)
-    on_progress(3, 3, "sums")
-    slopes = np.column_stack([np.asarray(found.force[:, :-2]), np.asarray(found.dust)])
-    root = np.linalg.cholesky(scatter)
-    white = solve_triangular(root, np.column_stack([constant, slopes]), lower=True)
+    weighed = survey.weigh(force, None if dust is None else dust.gradients, on_progress)
+    white = weighed.whitened()
     if dust is not None:
         white = np.vstack([white, _gauge(dust, survey.sun, white.shape[1])])
     return LinearData(
-        number=survey.tests.number,
-        sun=survey.sun,
-        points=points,
-        epsilon=survey.efficiencies(points, seed),
-        options=chosen,
-        pilot=(float(sizes[0]), float(sizes[1])),
-        dust=survey.dust,
-        notes=survey.notes(chosen, points),
+        **survey.shared(weighed),
         parts=parts,
         modes=modes,
         dust_modes=dust,
-        constant=white[:, 0],
-        slopes=white[:, 1:],
-        pull=np.asarray(pull),
+        constant=white[:, -1],
+        slopes=white[:, :-1],
+        pull=weighed.pull,
     )
 
 
 def _forces(parts: tuple[Potential, ...], modes: Modes, x: Array) -> Array:
     """Accelerations (p, 3) of the parts and of the modes, sizes one."""
     return jnp.concatenate([_stack(parts, "acceleration", x), -modes.gradients(x)])
-
-
-def _and_pilot(force: Basis) -> Basis:
-    """`force`, and the horizontal and the vertical one of the pilot."""
-    pilot = pilot_force(np.ones(2))
-
-    def both(x: Array) -> Array:
-        a = pilot(x)
-        horizontal = a * jnp.array([1.0, 1.0, 0.0])
-        return jnp.concatenate([force(x), jnp.stack([horizontal, a - horizontal])])
-
-    return both
 
 
 def _stack(parts: tuple[Potential, ...], method: str, x: Array) -> Array:
@@ -166,7 +130,7 @@ def _stack(parts: tuple[Potential, ...], method: str, x: Array) -> Array:
 def _gauge(dust: Modes, sun: np.ndarray, columns: int) -> Float[np.ndarray, "1 c"]:
     """One more sum, whitened: ln epsilon of the field at the Sun is zero, where no star is missing."""
     row = np.zeros((1, columns))
-    row[0, columns - dust.number :] = np.asarray(dust.values(jnp.asarray(sun))) / GAUGE
+    row[0, -1 - dust.number : -1] = np.asarray(dust.values(jnp.asarray(sun))) / GAUGE
     return row
 
 

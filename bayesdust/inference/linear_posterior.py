@@ -30,10 +30,8 @@ from bayesdust.units import DENSITY_GEV_CM3, G
 
 # Draws of the fields' sizes and lengths: weighed, then chosen, and draws of the coefficients for each chosen
 CANDIDATES, CHOSEN, EACH = 400, 200, 10
-WEDGE = (
-    (0.5, 2.0),
-    20.0,
-)  # kpc and deg: heights and azimuth from the Sun, of the dark matter's profile
+# Where the dark matter's profile is taken: distances from the plane [kpc], azimuths from the Sun's [deg]
+HEIGHTS, AZIMUTHS = np.linspace(0.5, 2.0, 4), np.array([-40 / 3, 0.0, 40 / 3])
 PC = 1e-3  # kpc
 _AT_ONCE = 25  # draws of the baryons
 _TOGETHER = 8  # Cholesky factors
@@ -75,24 +73,25 @@ def posterior(
     `sizes` are the normal priors (mean, sd) of the parts' sizes, by name; `baryons` draws a model of all that
     is not dark from its prior, with a key: what it leaves of the density is the dark matter.
     """
-    keys = dict(
-        zip(("fields", "choice", "draws", "prior", "noise"), jax.random.split(key, 5), strict=True)
-    )
+    stages = "fields", "choice", "draws", "baryons", "dust", "prior", "noise", "prior baryons"
+    keys = dict(zip(stages, jax.random.split(key, len(stages)), strict=True))
     normal = jnp.asarray([sizes[name] for name in data.parts])
     candidates = fields.draw(keys["fields"], CANDIDATES)
     weights, k = smooth(np.asarray(_evidences(data, normal, candidates)))
     index = resample(weights, CHOSEN, keys["choice"])
     chosen = {name: value[index] for name, value in candidates.items()}
-    free = fields.draw(keys["prior"], PRIOR_DRAWS)
-    products = partial(_products, data, baryons=baryons)
+    places = _places(data)
+    made, products = _made(data, places), partial(_products, data, places)
     b = _conditioned(data, normal, chosen, keys["draws"])
     after = _named(data, b, {name: np.repeat(v, EACH) for name, v in chosen.items()})
-    after |= products(b, keys["draws"])
+    after |= products(made, b, _under(places, baryons, keys["baryons"], len(b)))
+    after |= _efficiency(data, b, keys["dust"])
     after["chi2"] = np.sum((b @ data.slopes.T + data.constant)[:, : data.number] ** 2, axis=1)
+    free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
-    before = _named(data, b, free) | products(b, keys["noise"])
+    before = _named(data, b, free)
+    before |= products(made, b, _under(places, baryons, keys["prior baryons"], len(b)))
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    before.pop("epsilon", None)  # the dust map is no prior: the magnitudes are in it
     return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), (_baryons(after),))
 
 
@@ -170,66 +169,86 @@ def _unconditioned(
     """Draws of the coefficients from their prior."""
     S = np.asarray(jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(at)))
     noise = np.asarray(jax.random.normal(key, S.shape))
-    return np.asarray(np.asarray(_mean(data, normal)) + np.sqrt(S) * noise)
+    return np.asarray(_mean(data, normal)) + np.sqrt(S) * noise
+
+
+def _places(data: LinearData) -> dict[str, Float[np.ndarray, "m 3"]]:
+    """Where products are wanted: the points, the plane and `HEIGHT` at the Sun, circles, and wedges."""
+    ahead = np.array([*data.sun[:2], 0.0]) / data.R_sun
+    plane = data.R_sun * ahead
+    return {
+        "points": data.points,
+        "plane": plane[None],
+        "above": plane[None] + np.array([0.0, 0.0, HEIGHT]),
+        "circles": CIRCLES[:, None] * ahead,
+        "wedges": _wedges(ahead, data.shells),
+    }
+
+
+def _split(places: Mapping[str, np.ndarray], values: np.ndarray, axis: int) -> Draw:
+    """What holds for all places together, place by place."""
+    ends = np.cumsum([len(x) for x in places.values()])[:-1]
+    return dict(zip(places, np.split(values, ends, axis=axis), strict=True))
+
+
+def _made(data: LinearData, places: Mapping[str, np.ndarray]) -> dict[str, Draw]:
+    """phi (m, p), acceleration (m, p, 3) and rho (m, p) of all that Phi is made of, by name and places."""
+    every = jnp.asarray(np.concatenate(list(places.values())))
+    found = jax.jit(lambda x: jax.lax.map(data.potentials, x, batch_size=_PLACES))(every)
+    return {name: _split(places, np.asarray(value), 0) for name, value in found.items()}
+
+
+def _under(
+    places: Mapping[str, np.ndarray], baryons: Callable[[Array], Potential], key: Array, number: int
+) -> Draw:
+    """Densities (d, m) of `number` draws of the baryons, by places."""
+    every = jnp.asarray(np.concatenate(list(places.values())))
+
+    def one(key: Array) -> Array:
+        return jax.vmap(baryons(key).density)(every)
+
+    keys = jax.random.split(key, number)
+    found = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=_AT_ONCE))(keys)
+    return _split(places, np.asarray(found), 1)
 
 
 def _products(
     data: LinearData,
+    places: Mapping[str, np.ndarray],
+    made: Mapping[str, Draw],
     b: Float[np.ndarray, "d p"],
-    key: Array,
-    *,
-    baryons: Callable[[Array], Potential],
+    under: Draw,
 ) -> Draw:
-    """What `galaxy.record` records, from draws (d, p) of the coefficients.
+    """What `galaxy.record` records, from draws (d, p) of the coefficients and the baryons `under` them.
 
-    rho_dm_r is the mean over the part of a shell within `WEDGE`, where stars are and discs are not.
+    rho_dm_r is the mean over a shell's places at `HEIGHTS` and `AZIMUTHS`, where stars are and discs not.
     """
-    ahead = np.array([*data.sun[:2], 0.0]) / data.R_sun
-    single = np.array([data.R_sun * ahead, data.R_sun * ahead + [0.0, 0.0, HEIGHT]])
-    wedges = _wedges(ahead, data.shells)
-    fields = partial(_fields_of, data, b)
-    here, around = fields(data.points), fields(CIRCLES[:, None] * ahead)
-    dark, circle = fields(single), -around["acceleration"] @ ahead * CIRCLES
-    keys = jax.random.split(key, len(b))
-    under = jax.jit(
-        lambda places: jax.lax.map(
-            lambda key: jax.vmap(baryons(key).density)(places), keys, batch_size=_AT_ONCE
-        )
-    )
-    matter = np.asarray(under(single[:1]))[:, 0]
-    local = dark["rho"][:, 0] - matter
-    profile = fields(wedges)["rho"] - np.asarray(under(wedges))
+    sizes = b[:, : len(data.parts) + data.modes.number]
+
+    def of(name: str, where: str) -> np.ndarray:
+        return np.tensordot(sizes, made[name][where], axes=(1, 1))
+
+    local = of("rho", "plane")[:, 0] - under["plane"][:, 0]
+    outward = places["circles"] / CIRCLES[:, None]
+    circle = -np.sum(of("acceleration", "circles") * outward, axis=-1) * CIRCLES
+    profile = of("rho", "wedges") - under["wedges"]
     found = {
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
-        "rho_baryons_sun_msun_pc3": matter * PC**3,
-        "sigma_1.1kpc": -dark["acceleration"][:, 1, 2] / (2 * np.pi * G) * PC**2,
+        "rho_baryons_sun_msun_pc3": under["plane"][:, 0] * PC**3,
+        "sigma_1.1kpc": -of("acceleration", "above")[:, 0, 2] / (2 * np.pi * G) * PC**2,
         "v_circ": np.sqrt(np.maximum(circle, 0.0)),
         "rho_dm_r": profile.reshape(len(b), len(data.shells), -1).mean(axis=2),
     }
     if len(data.points):
-        found |= here | {"rho_dm": here["rho"] - np.asarray(under(data.points))}
-        found |= _efficiency(data, b, key)
+        found |= {name: of(name, "points") for name in made}
+        found["rho_dm"] = found["rho"] - under["points"]
     return found
-
-
-def _fields_of(data: LinearData, b: np.ndarray, places: Float[np.ndarray, "m 3"]) -> Draw:
-    """phi (d, m), acceleration (d, m, 3) and rho (d, m) of draws at places."""
-    if not len(places):
-        return {}
-    count = len(data.parts) + data.modes.number
-    made = jax.jit(lambda x: jax.lax.map(data.potentials, x, batch_size=_PLACES))(
-        jnp.asarray(places)
-    )
-    return {
-        name: np.tensordot(b[:, :count], np.asarray(value), axes=(1, 1))
-        for name, value in made.items()
-    }
 
 
 def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
     """epsilon (d, m) at the points: the map's times exp of the field, at most one."""
-    if data.dust_modes is None or data.options["efficiency"] == "given":
+    if data.dust_modes is None or data.options["efficiency"] == "given" or not len(data.points):
         return {}
     field = np.asarray(jax.vmap(data.dust_modes.values)(jnp.asarray(data.points)))
     epsilon = np.exp(b[:, -data.dust_modes.number :] @ field.T)
@@ -240,10 +259,8 @@ def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
 
 
 def _wedges(ahead: np.ndarray, shells: np.ndarray) -> Float[np.ndarray, "m 3"]:
-    """Places in `WEDGE`, shell by shell: three azimuths times four heights on both sides of the plane."""
-    (low, high), most = WEDGE
-    heights = np.linspace(low, high, 4)
-    azimuth = np.arctan2(ahead[1], ahead[0]) + np.radians(most) * np.array([-2 / 3, 0.0, 2 / 3])
-    r, phi, z = np.meshgrid(shells, azimuth, [*-heights, *heights], indexing="ij")
+    """Places at `HEIGHTS` on both sides of the plane and at `AZIMUTHS`, shell by shell."""
+    azimuths = np.arctan2(ahead[1], ahead[0]) + np.radians(AZIMUTHS)
+    r, phi, z = np.meshgrid(shells, azimuths, [*-HEIGHTS, *HEIGHTS], indexing="ij")
     R = np.sqrt(r**2 - z**2)
     return np.stack([R * np.cos(phi), R * np.sin(phi), z], axis=-1).reshape(-1, 3)
