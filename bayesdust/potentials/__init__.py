@@ -1,4 +1,4 @@
-"""Gravitational potentials: spherical haloes, discs, bulges and their sums."""
+"""Gravitational potentials: spherical haloes, discs, bulges, their sums, and networks."""
 
 from bayesdust.potentials.base import Potential, SphericalHalo
 from bayesdust.potentials.discs import (
@@ -18,6 +18,7 @@ from bayesdust.potentials.halos import (
     Truncated,
     Zhao,
 )
+from bayesdust.potentials.networks import Network, PotentialNetwork
 from bayesdust.potentials.spheroid import Spheroid
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "CoreNFWTides",
     "Einasto",
     "MiyamotoNagai",
+    "Network",
     "Potential",
+    "PotentialNetwork",
     "PowerLawCutoff",
     "SphericalAsPotential",
     "SphericalHalo",
