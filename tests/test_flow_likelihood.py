@@ -11,6 +11,7 @@ from quick_galaxy import POTENTIAL
 from scipy import stats
 
 from bayesdust.disc_mocks import SURVEY
+from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture
 from bayesdust.flows.training import Schedule
@@ -119,6 +120,14 @@ def test_the_factor_of_a_model_is_the_likelihood(cells):
 
     total, _ = log_density(model, (), {}, {})
     assert float(total) == pytest.approx(float(forces.log_likelihood(jnp.asarray(true))))
+    nodes = ForceNodes.covering(np.array(SURVEY.centre), SURVEY.radius)
+    quick = cells.through(nodes) @ np.asarray(nodes.values(POTENTIAL))
+    # interpolation of the force is good to 1.5e-3 of |a|, some 6,000 (km/s)^2/kpc
+    np.testing.assert_allclose(quick, true, atol=10.0)
+    by_nodes = jax.jit(
+        lambda: log_density(lambda: flow_likelihood(forces, POTENTIAL, nodes), (), {}, {})[0]
+    )()
+    assert float(by_nodes) == pytest.approx(float(forces.log_likelihood(jnp.asarray(quick))))
     trace = handlers.trace(model).get_trace()
     # chi2 of P numbers whose errors are much smaller than allowed for
     assert float(trace["flow_chi2"]["value"]) < stats.chi2(P).ppf(0.05)

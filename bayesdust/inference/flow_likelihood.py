@@ -39,6 +39,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.dynamics.boltzmann import accelerations, accelerations_and_dust, tail_weights
+from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
 from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
@@ -83,6 +84,11 @@ class Cells(eqx.Module):
     def __call__(self, a: Float[Array, "*m n 3"]) -> Float[Array, "*m p"]:
         """The cells' means of accelerations at the places [(km/s)^2/kpc]."""
         return jnp.einsum("pni,...ni->...p", self.shares, a)
+
+    def through(self, nodes: ForceNodes) -> Float[np.ndarray, "p q"]:
+        """What a model's values at `nodes` are multiplied by to be the cells' means."""
+        basis = jax.jit(jax.vmap(nodes.basis))(jnp.asarray(self.x))
+        return np.einsum("pni,nqi->pq", self.shares, np.asarray(basis))
 
 
 def answers(
@@ -208,10 +214,19 @@ def shrunk(samples: Float[np.ndarray, "m p"]) -> tuple[Float[np.ndarray, "p p"],
     return np.outer(sd, sd) * mixed, share
 
 
-def flow_likelihood(forces: FlowForces, potential: Potential) -> None:
-    """The factor "flow" of `forces` in a NumPyro model, and the site `flow_chi2`."""
-    a = jax.vmap(potential.acceleration)(jnp.asarray(forces.cells.x))
-    force = forces.cells(a)
+def flow_likelihood(
+    forces: FlowForces, potential: Potential, nodes: ForceNodes | None = None
+) -> None:
+    """The factor "flow" of `forces` in a NumPyro model, and the site `flow_chi2`.
+
+    With the `nodes` of a `GalaxyData` an axisymmetric potential is asked there, which is quicker.
+    """
+    if nodes is None:
+        force = forces.cells(jax.vmap(potential.acceleration)(jnp.asarray(forces.cells.x)))
+    else:
+        with jax.ensure_compile_time_eval():
+            through = forces.cells.through(nodes)
+        force = through @ nodes.values(potential)
     numpyro.factor("flow", forces.log_likelihood(force))
     numpyro.deterministic("flow_chi2", forces.chi2(force))
 
