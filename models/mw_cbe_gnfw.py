@@ -6,7 +6,8 @@ not believe. The baryons' priors are what tells dark matter from discs.
 
 Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
 the stars' magnitudes, with limit = the survey's); magnitude (their column; G or phot_g_mean_mag by itself);
-bump [kpc], the size of the test functions.
+bump [kpc], the size of the test functions; likelihood = sums | flow (forces that flows read off the stars, a
+cross-check that takes minutes to prepare).
 """
 
 import jax.numpy as jnp

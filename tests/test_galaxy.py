@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from astropy.table import Table
+from numpyro import handlers
 from scipy import stats
 
 from bayesdust.catalogs.cartesian import read_places
@@ -21,9 +22,10 @@ from bayesdust.dynamics.weak_form import (
 )
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy, galaxy_posterior
+from bayesdust.inference.flow_likelihood import FlowForces
 from bayesdust.inference.galaxy_data import Survey, pilot_force
 from bayesdust.inference.programs import load
-from bayesdust.potentials import milky_way_2014
+from bayesdust.potentials import Sum, milky_way_2014
 from bayesdust.runs import Request
 from bayesdust.summary import summarise
 
@@ -56,6 +58,43 @@ def test_the_true_force_is_found(data):
     left = data.design @ np.asarray(data.nodes.values(TRUTH)) + data.target
     chi2 = float(left @ left + data.rest)
     assert stats.chi2.sf(chi2, data.number) > 1e-3
+
+
+def test_flows_can_be_the_likelihood(dusty_stars, data, monkeypatch):
+    """What flows say of the force decides, and the sums are still there to judge it."""
+    asked = {}
+
+    def in_their_place(x, v, architecture, cells, *, weights, schedule, on_progress):
+        asked.update(
+            x=x, weights=weights, cells=cells, seed=schedule.seed, radius=architecture.radius
+        )
+        true = np.asarray(cells(jax.vmap(TRUTH.acceleration)(jax.numpy.asarray(cells.x))))
+        rng = np.random.default_rng(1)
+        repeats = true * (1 + 0.001 * rng.normal(size=(2, 8)))
+        return FlowForces.of(cells, repeats, true * (1 + 0.02 * rng.normal(size=(30, 8))), repeats)
+
+    monkeypatch.setattr(galaxy, "flow_forces", in_their_place)
+    by_flow = galaxy.prepare(dusty_stars, {"bump": 1.7, "likelihood": "flow"}, POINTS, seed=3)
+    np.testing.assert_array_equal(by_flow.design, data.design)
+    np.testing.assert_allclose(asked["weights"], dusty_stars.weights)
+    assert asked["seed"] == 3
+    assert asked["radius"] > np.linalg.norm(asked["x"] - dusty_stars.centre, axis=1).max()
+    assert np.linalg.norm(asked["cells"].x - dusty_stars.centre, axis=1).max() < 3.0
+    assert any("likelihood=flow" in note for note in by_flow.notes)
+
+    def density(of, size):
+        scaled = Sum((TRUTH, *([TRUTH] if size == 2 else [])))
+        sites = handlers.trace(lambda: galaxy.weak_likelihood(of, scaled)).get_trace()
+        factor = sites.get("flow") or sites["boltzmann"]
+        return float(factor["fn"].log_factor), float(sites["chi2"]["value"]), sites.keys()
+
+    (right, chi2, sites), (wrong, _, _) = density(by_flow, 1), density(by_flow, 2)
+    assert right > wrong + 20  # twice the force, of errors of 2 %
+    assert right == pytest.approx(0.0, abs=1.0)
+    assert "boltzmann" not in sites
+    assert chi2 == pytest.approx(density(data, 1)[1])
+    with pytest.raises(BayesdustError, match="likelihood cannot be 'both'"):
+        galaxy.prepare(dusty_stars, {"likelihood": "both"}, POINTS)
 
 
 @pytest.mark.slow

@@ -224,8 +224,8 @@ def flow_likelihood(
     if nodes is None:
         force = forces.cells(jax.vmap(potential.acceleration)(jnp.asarray(forces.cells.x)))
     else:
-        with jax.ensure_compile_time_eval():
-            through = forces.cells.through(nodes)
+        with jax.ensure_compile_time_eval():  # once, though a sampler traces the model
+            through = jnp.asarray(forces.cells.through(nodes))
         force = through @ nodes.values(potential)
     numpyro.factor("flow", forces.log_likelihood(force))
     numpyro.deterministic("flow_chi2", forces.chi2(force))

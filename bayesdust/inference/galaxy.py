@@ -1,7 +1,8 @@
 """The likelihood of a parametric Milky Way, from sums over stars and the model's force at nodes.
 
 A model's force enters the sums through its values at nodes (`dynamics/force_nodes.py`), so that a likelihood
-costs one small product, whatever the number of stars.
+costs one small product, whatever the number of stars. With likelihood=flow forces that flows read off the
+same stars decide (`flow_likelihood.py`), and the sums only judge what comes out.
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,14 @@ from jaxtyping import Float
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.force_nodes import ForceNodes
+from bayesdust.errors import BayesdustError
+from bayesdust.flows.autoregressive import Architecture
+from bayesdust.flows.training import Schedule
+from bayesdust.inference import galaxy_data
+from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces, flow_likelihood
 from bayesdust.inference.galaxy_data import (
-    CHOICES,
     CIRCLES,
     HEIGHT,
-    OPTIONS,
     SHELLS,
     Progress,
     Survey,
@@ -31,6 +35,14 @@ from bayesdust.inference.galaxy_data import (
 from bayesdust.potentials.base import Potential
 from bayesdust.units import DENSITY_GEV_CM3, G
 
+OPTIONS = galaxy_data.OPTIONS | {"likelihood": "sums"}
+CHOICES = galaxy_data.CHOICES | {"likelihood": ("sums", "flow")}
+PLACES = 600  # at which flows are asked for the force ...
+WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from the plane
+FLOW_NOTE = (
+    "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
+    "what the dust is uncertain by is not in their errors, and errors of the stars are not taken out."
+)
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 PC = 1e-3  # kpc
 
@@ -45,6 +57,7 @@ class GalaxyData(SurveyData):
     design, target : (p, p), (p,): the whitened sums are `design` @ node values + `target`, but for ...
     rest : ... what no axisymmetric force can change, its square
     pull : (p,) slope of the ln likelihood that undoes the stars' pull on their own sums
+    flow : the forces of flows where they are the likelihood, else None
     """
 
     nodes: ForceNodes
@@ -52,6 +65,7 @@ class GalaxyData(SurveyData):
     target: Float[np.ndarray, " p"]
     rest: float
     pull: Float[np.ndarray, " p"]
+    flow: FlowForces | None = None
 
 
 def prepare(
@@ -63,16 +77,21 @@ def prepare(
 ) -> GalaxyData:
     """Ready `stars` for a model; `points` (m, 3) [kpc] are where it is to give forces and densities.
 
-    Raises BayesdustError on an unknown option or choice, magnitudes that are not there, or a ball that is
-    too small for one test function.
+    Raises BayesdustError on an unknown option or choice, magnitudes that are not there, a ball that is too
+    small for one test function, or too few stars for flows.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
     survey = Survey.of(stars, chosen, points, seed, on_progress)
+    flow = _forces_of_flows(survey, on_progress) if chosen["likelihood"] == "flow" else None
     nodes = ForceNodes.covering(survey.centre, survey.radius)
     weighed = survey.weigh(nodes.basis, None, on_progress)
     design, target, rest = _compressed(weighed.whitened())
+    shared = survey.shared(weighed)
+    if flow is not None:
+        shared["notes"] += (FLOW_NOTE,)
     return GalaxyData(
-        **survey.shared(weighed),
+        **shared,
+        flow=flow,
         nodes=nodes,
         design=design,
         target=target,
@@ -81,15 +100,39 @@ def prepare(
     )
 
 
+def _forces_of_flows(survey: Survey, on_progress: Progress) -> FlowForces:
+    """From flows trained on the stars as they are, with the sums' weights, at places well inside the ball."""
+    x, v, weights = survey.sample.x[:, 0], survey.sample.v[:, 0], survey.sample.weights[:, 0]
+    within = np.linalg.norm(x - survey.centre, axis=1) < WITHIN * survey.radius
+    near = np.flatnonzero(within & (abs(x[:, 2]) < FLAT * survey.radius))
+    if len(near) < PLACES:
+        raise BayesdustError(
+            f"likelihood=flow needs {PLACES} stars or more in the middle of the survey, and there are "
+            f"{len(near)}: take likelihood=sums."
+        )
+    rng = np.random.default_rng(np.random.SeedSequence([survey.seed, *b"places"]))
+    cells = Cells.of(x[rng.choice(near, PLACES, replace=False)])
+    # stars on the rim lie inside after rounding to single precision
+    radius = survey.radius * (1 + 1e-5)
+    build = Architecture.for_stars(x, v, tuple(map(float, survey.centre)), radius)
+    schedule = Schedule(seed=survey.seed)
+    return flow_forces(
+        x, v, build, cells, weights=weights, schedule=schedule, on_progress=on_progress
+    )
+
+
 def weak_likelihood(data: GalaxyData, potential: Potential) -> None:
-    """The likelihood of the sums over stars, factor "boltzmann"; chi2 is recorded.
+    """The likelihood of the sums over stars, factor "boltzmann", or of the flows' forces, factor "flow".
 
     The sums are normal about zero with the covariance of a pilot solution: the stars' scatter, and what
-    the dust is uncertain by.
+    the dust is uncertain by. Their chi2 is recorded in either case.
     """
     force = data.nodes.values(potential)
     chi2 = jnp.sum((data.design @ force + data.target) ** 2) + data.rest
-    numpyro.factor("boltzmann", -0.5 * chi2 + data.pull @ force)
+    if data.flow is None:
+        numpyro.factor("boltzmann", -0.5 * chi2 + data.pull @ force)
+    else:
+        flow_likelihood(data.flow, potential, data.nodes)
     numpyro.deterministic("chi2", chi2)
 
 
