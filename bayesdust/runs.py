@@ -117,7 +117,7 @@ def run(
         if request.truth is not None:
             add_truth(tree, request.truth)
         if "weights" in tree.children:  # large, and of use to few
-            write_tree(tree["weights"].copy(), partial / "weights.nc")
+            write_tree(tree.children["weights"].copy(), partial / "weights.nc")
             del tree["weights"]
         write_tree(tree, partial / "posterior.nc")
         about = record(request, command) | {"resumed": resumed}

@@ -128,7 +128,7 @@ class Enveloped(eqx.Module):
         The mean of a Gaussian process of those lengths, whose sd at a place is ten times the errors there.
         """
         found = jax.jit(jax.vmap(modes.values))(jnp.asarray(x))
-        sd = jnp.sqrt(modes.variances(10.0, lengths))
+        sd = jnp.sqrt(modes.variances(10.0, jnp.asarray(lengths)))
         design = found * sd
         normal = design.T @ design + jnp.eye(modes.number)
         return cls(modes, np.asarray(sd * jnp.linalg.solve(normal, design.T @ values)))

@@ -166,7 +166,7 @@ def _smoother(
 ) -> Float[np.ndarray, "p m"]:
     """The matrix of (1), whose Gaussian process is of sd one."""
     phi = np.asarray(jax.jit(jax.vmap(modes.values))(jnp.asarray(asked)))
-    S = np.asarray(modes.variances(1.0, lengths))
+    S = np.asarray(modes.variances(1.0, jnp.asarray(lengths)))
     kernel = (phi * S) @ phi.T + NOISE**2 * np.eye(len(phi))
     return np.linalg.solve(kernel, phi * S).T
 

@@ -59,9 +59,9 @@ def products(
     data: LinearData,
     places: Places,
     made: Mapping[str, ByPlace],
-    sizes: Float[Array, "*d p"],
+    sizes: Float[Array | np.ndarray, "*d p"],
     under: ByPlace,
-) -> dict[str, Array]:
+) -> dict[str, Array | np.ndarray]:
     """What `galaxy.record` records, for coefficients `sizes` and the baryons' density `under` (*d, m) them.
 
     rho_dm_r is the mean over a shell's places at `HEIGHTS` and `AZIMUTHS`, where stars are and discs not.
