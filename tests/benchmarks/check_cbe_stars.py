@@ -38,7 +38,7 @@ R_S = 16.0  # kpc
 
 
 def force_errors(model: str, mock: Any, rows: slice, name: str) -> np.ndarray:
-    """sd of the sizes of the horizontal and the vertical force: efficiency given, stars `rows` of the file."""
+    """sd of the sizes of horizontal and vertical force, efficiency given: `rows` of the file."""
     columns = {c: mock[c][rows].astype(float) for c in ("x", "y", "z", "vx", "vy", "vz", "epsilon")}
     centre = [float(c) for c in mock["sun_xyz"]]
     stars = read_milky_way(Table(columns), radius=4.0, centre=centre, weights="1/epsilon")
