@@ -95,13 +95,31 @@ def posterior(
     after = _named(data, b, {name: np.repeat(v, EACH) for name, v in chosen.items()})
     after |= read_off(b, _under(places, baryons, keys["baryons"], len(b)))
     after |= _efficiency(data, b, keys["dust"])
+    where = "points" if len(data.points) else "circles"
+    tied = _tied(data, np.asarray(made["acceleration"][where]), places[where], b)
     after["chi2"] = np.sum((b @ data.slopes.T + data.constant)[:, : data.number] ** 2, axis=1)
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
     before |= read_off(b, _under(places, baryons, keys["prior baryons"], len(b)))
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), (_baryons(after),))
+    notes = (_baryons(after), *tied)
+    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), notes)
+
+
+def _tied(data: LinearData, made: np.ndarray, places: np.ndarray, b: np.ndarray) -> tuple[str, ...]:
+    """How far the stars cannot tell a force from a slope of ln epsilon: their correlation at `places`."""
+    if data.dust_modes is None:
+        return ()
+    slopes = np.asarray(jax.vmap(data.dust_modes.gradients)(jnp.asarray(places)))
+    dust = np.tensordot(b[:, -data.dust_modes.number :], slopes, axes=(1, 1))
+    a = np.tensordot(b[:, : made.shape[1]], made, axes=(1, 1))
+    a, dust = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-30) for x in (a, dust))
+    strongest = np.median(abs(np.mean(a * dust, axis=0)), axis=0)
+    return (
+        "Force and gradient of ln epsilon are correlated in the posterior: along x, y and z by "
+        f"{strongest[0]:.2f}, {strongest[1]:.2f} and {strongest[2]:.2f} (median, without sign).",
+    )
 
 
 def _baryons(found: Draw) -> str:
