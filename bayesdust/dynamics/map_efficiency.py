@@ -60,8 +60,8 @@ class TruncatedMagnitudes:
         self._sorted = M[self._order]
         self._gone = np.searchsorted(L[self._by_limit], self._sorted, side="left")
 
-    def share(self, magnitude: Floats, counts: Floats | None = None) -> Floats:
-        """S (n,) at any `magnitude`: a step at every star, and each of them counts `counts` times."""
+    def steps(self, counts: Floats | None = None) -> Float[np.ndarray, " k"]:
+        """S (n + 1,) from before the brightest star to behind the faintest, each counting `counts` times."""
         counts = np.ones(len(self.M)) if counts is None else counts
         here = counts[self._order]
         before = np.append(0.0, np.cumsum(counts[self._by_limit]))
@@ -69,8 +69,15 @@ class TruncatedMagnitudes:
         with np.errstate(invalid="ignore"):  # stars that count for nothing: 0/0
             hazard = np.where(here > 0, here / at_risk, 0.0)
         ln = np.cumsum(np.log1p(-np.minimum(hazard, 1 - 1e-12))[::-1])[::-1]
-        steps = np.exp(np.append(ln, 0.0))  # before the brightest, ..., behind the faintest
-        return steps[np.searchsorted(self._sorted, magnitude, side="right")]
+        return np.exp(np.append(ln, 0.0))
+
+    def step(self, magnitude: Floats) -> Int[np.ndarray, " n"]:
+        """Which of `steps` (n,) magnitudes lie on."""
+        return np.searchsorted(self._sorted, magnitude, side="right")
+
+    def share(self, magnitude: Floats) -> Floats:
+        """S (n,) at any magnitude."""
+        return self.steps()[self.step(magnitude)]
 
     def ranks(self) -> Floats:
         """S(M)/S(L) (n,): even between 0 and 1 at every place, if the map is right."""
@@ -84,7 +91,8 @@ class MapEfficiency:
     Attributes
     ----------
     epsilon, error : (m,) the ratio (1) or (2) in the ball around each place, and its Monte Carlo error: of
-        the Poisson counts, in (2) with that of S; NaN where the ball holds no star
+        the Poisson counts, in (2) with that of S; NaN where the ball holds no star, and too small where it
+        holds fewer than some 20
     number : (m,) stars in the ball, of (1) those of the denominator
     at_place, at_place_error : (m,) what the ratio is in the mean on the place's own line of sight, without a
         ball: S(cut - A)/S(cut) or S(limit - mu - A), and the error that S leaves
@@ -149,17 +157,21 @@ def epsilon_from_map(
 def _of_all(light: TruncatedMagnitudes, balls: Any, asked: Floats, seed: int) -> dict[str, Any]:
     """(2)"""
 
-    def ratio(counts: Floats) -> Floats:
-        weights = 1 / np.maximum(light.share(light.L, counts), FAINTEST)
-        return _over(balls @ counts, balls @ (counts * weights))
+    stars, places = light.step(light.L), light.step(asked)
 
-    at_place, copies = light.share(asked), list(_copies(len(light.M), seed))
+    def ratios(counts: Floats) -> tuple[Floats, Floats]:
+        steps = light.steps(counts)
+        weights = 1 / np.maximum(steps[stars], FAINTEST)
+        return _over(balls @ counts, balls @ (counts * weights)), steps[places]
+
+    epsilon, at_place = ratios(np.ones(len(stars)))
+    in_balls, at = zip(*map(ratios, _copies(len(stars), seed)), strict=True)
     return {
-        "epsilon": ratio(np.ones(len(light.M))),
-        "error": _scatter([ratio(counts) for counts in copies]),
+        "epsilon": epsilon,
+        "error": _scatter(in_balls),
         "number": balls.sum(axis=1).astype(int),
         "at_place": at_place,
-        "at_place_error": _scatter([light.share(asked, counts) for counts in copies]),
+        "at_place_error": _scatter(at),
         "complete": at_place > FAINTEST,
     }
 
@@ -173,15 +185,18 @@ def _of_cut(
         raise BayesdustError(f"no star is brighter than the cut {cut:g}; give a fainter one.")
     n, k = balls @ kept.astype(float), balls @ (looks < cut).astype(float)
 
-    def at_place(counts: Floats | None = None) -> Floats:
-        return light.share(cut - A_there, counts) / light.share(np.array([cut]), counts)
+    places, whole = light.step(cut - A_there), light.step(np.array([cut]))
+
+    def at_place(counts: Floats) -> Floats:
+        steps = light.steps(counts)
+        return steps[places] / steps[whole]
 
     return {
         "epsilon": _over(k, n),
         "error": np.where(n > 0, np.sqrt((k + 0.5) * (n - k + 0.5) / (n + 2)) / (n + 1), np.nan),
         "number": n.astype(int),
-        "at_place": at_place(),
-        "at_place_error": _scatter([at_place(counts) for counts in _copies(len(looks), seed)]),
+        "at_place": at_place(np.ones(len(looks))),
+        "at_place_error": _scatter(tuple(map(at_place, _copies(len(looks), seed)))),
         "complete": balls @ (light.L < cut).astype(float) == 0,
     }
 
@@ -229,7 +244,7 @@ def _copies(n: int, seed: int) -> Iterator[Floats]:
         yield rng.poisson(1.0, n).astype(np.float64)
 
 
-def _scatter(values: list[Floats]) -> Floats:
+def _scatter(values: tuple[Floats, ...]) -> Floats:
     """sd of those that are numbers; NaN where fewer than half are."""
     table = np.array(values)
     known = np.isfinite(table)
