@@ -88,6 +88,7 @@ def p_value(found, wanted, error):
 def test_without_a_limit_the_share_is_the_count():
     M = np.random.default_rng(3).normal(size=400)
     light = TruncatedMagnitudes(M, np.full(400, 99.0))
+    assert light.reference == M.max()
     grid = np.linspace(-4, 4, 101)
     wanted = [np.mean(M <= g) for g in grid]
     np.testing.assert_allclose(light.share(grid), wanted, atol=1e-11)
@@ -101,12 +102,11 @@ def test_the_product_is_as_written():
     counts = rng.poisson(1.0, len(M)).astype(float)
     for weights in (np.ones(len(M)), counts):
         grid = np.linspace(0.0, 3, 31)
-        risk = [np.sum(weights[(m >= M) & (m <= L)]) for m in M]
-        wanted = [
-            np.prod([1 - w / r for m, w, r in zip(M, weights, risk, strict=True) if m > g and w])
-            for g in grid
-        ]
         light = TruncatedMagnitudes(M, L)
+        risk = [np.sum(weights[(m >= M) & (m <= L)]) for m in M]
+        use = (weights > 0) & (light.reference >= M)
+        factors = [1 - w / r if u else 1.0 for w, r, u in zip(weights, risk, use, strict=True)]
+        wanted = [np.prod(np.array(factors)[g < M]) for g in grid]
         found = light.steps(weights)[light.step(grid)]
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-10)
 
@@ -183,6 +183,30 @@ def test_the_ratio_with_the_lost_stars_counted(sharp):
         assert np.max(abs(other.at_place - there)[use] / found.at_place_error[use]) > 5 * several
 
 
+def test_a_catalogue_with_an_absolute_limit(sharp):
+    """As (2), where stars have to look brighter than an absolute magnitude too, as Gaia's giants do."""
+    offsets, m = sharp
+    end = 0.6
+    kept = m - modulus(np.linalg.norm(offsets, axis=1)) < end
+    seen = np.minimum(LIMIT - modulus(np.linalg.norm(PLACES, axis=1)), end) - extinction(PLACES)
+    for told, passes in ((end, True), (np.inf, False)):
+        found = epsilon_from_map(
+            offsets[kept], m[kept], extinction, PLACES, LIMIT, absolute_limit=told, radius=BALL
+        )
+        # of the stars brighter than what is still seen in the clear
+        top = np.array([found.luminosity.reference])
+        assert end - 0.1 < top[0] < end
+        wanted = SHARP.share(np.minimum(seen, top)) / SHARP.share(top)
+        several = stats.norm.isf(P_PASS / 2 / len(PLACES))
+        worst = np.max(abs(found.at_place - wanted) / np.maximum(found.at_place_error, 1e-3))
+        assert (worst < several) == passes
+    assert np.mean(wanted < 0.9) > 0.5
+    with pytest.raises(
+        BayesdustError, match=r"star \d+: it looks .* beyond the absolute limit 0.6"
+    ):
+        epsilon_from_map(offsets, m, extinction, PLACES, LIMIT, absolute_limit=end)
+
+
 def test_the_errors_are_those_of_other_catalogues():
     """The scatter of (2) over twenty catalogues is the error given."""
     found = []
@@ -203,7 +227,7 @@ def test_the_errors_are_those_of_other_catalogues():
 def test_the_stars_themselves_tell_a_wrong_map(sharp):
     offsets, m = sharp
     for map_, passes in ((extinction, True), (mirrored, False)):
-        chi2, number = map_chi2(offsets, epsilon_from_map(offsets, m, map_, PLACES, LIMIT))
+        chi2, number = map_chi2(offsets, epsilon_from_map(offsets, m, map_, PLACES[:1], LIMIT))
         p = stats.chi2.sf(chi2, number)
         assert (p > P_PASS) if passes else (p < P_FAIL)
         assert chi2 > 0.5 * number  # the ranks are not made even by S, which is fitted to them
@@ -277,6 +301,12 @@ def test_bad_arguments(sharp, change, words):
     given = {"extinction": extinction, "places": PLACES, "limit": LIMIT} | change
     with pytest.raises(BayesdustError, match=words):
         epsilon_from_map(offsets, m, **given)
+
+
+def test_too_few_stars(sharp):
+    offsets, m = (column[:20] for column in sharp)
+    with pytest.raises(BayesdustError, match="give more stars"):
+        epsilon_from_map(offsets, m, extinction, PLACES, LIMIT)
 
 
 def test_an_empty_ball_has_no_ratio(sharp):

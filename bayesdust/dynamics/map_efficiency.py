@@ -23,8 +23,9 @@ numbers the product over all fainter stars
     S(M) = prod_(M_k > M) (1 - 1/C_k),    C_k = number of stars with M_j <= M_k <= L_j                 (3)
 
 is the estimate of greatest likelihood, whatever the density of stars (Lynden-Bell 1971, MNRAS 155, 95;
-Woodroofe 1985, Ann. Stat. 13, 163). Its faint end is told by the stars where the limit is not reached: S is
-one for the faintest M in the catalogue, and without clear places nearby epsilon is relative to the clearest.
+Woodroofe 1985, Ann. Stat. 13, 163). Its faint end is told by the stars at near and clear places: it starts,
+with S = 1, from the faintest magnitude for which C is not below `FEWEST`, `reference`, and epsilon is that of
+the stars brighter than it.
 
 Assumed: one luminosity function for all places; a map, distances and magnitudes without error. An error of A
 or of the distance blurs the clump, and enters epsilon as dS/dM times that error.
@@ -46,19 +47,31 @@ Places = Float[np.ndarray, "n 3"]
 #: A [mag] (n,) between the Sun and offsets (n, 3) from it [kpc]: `DustCube`, `DustMap.extinction`, any other
 Extinction = Callable[[Places], Array | np.ndarray]
 
+ROUNDING = 1e-4  # mag
 RADIUS = 0.25  # kpc, of the ball around a place in which stars are counted
+FEWEST = 30  # stars among whom the faintest is one, for a share to be told
 COPIES = 100  # of the catalogue, for the errors
 STARS_A_PART = 100  # of the sky, in `map_chi2`
 
 
 class TruncatedMagnitudes:
-    """(3), of stars of absolute magnitudes M (n,) that are seen because M < L (n,) [mag]."""
+    """(3), of stars of absolute magnitudes M (n,) that are seen because M < L (n,) [mag].
+
+    `reference` is the magnitude from which on S is one. Raises BayesdustError where there is none.
+    """
 
     def __init__(self, M: Floats, L: Floats):
         self.M, self.L = M, L
         self._order, self._by_limit = np.argsort(M), np.argsort(L)
         self._sorted = M[self._order]
         self._gone = np.searchsorted(L[self._by_limit], self._sorted, side="left")
+        many = np.arange(1, len(M) + 1) - self._gone >= FEWEST
+        if not many.any():
+            raise BayesdustError(
+                f"no magnitude is one to which {FEWEST} stars could be seen; give more stars."
+            )
+        self._known = int(np.flatnonzero(many)[-1]) + 1
+        self.reference = float(self._sorted[self._known - 1])
 
     def steps(self, counts: Floats | None = None) -> Float[np.ndarray, " k"]:
         """S (n + 1,) from before the brightest star to behind the faintest, each counting `counts` times."""
@@ -68,6 +81,7 @@ class TruncatedMagnitudes:
         at_risk = np.cumsum(here) - before[self._gone]
         with np.errstate(invalid="ignore"):  # stars that count for nothing: 0/0
             hazard = np.where(here > 0, here / at_risk, 0.0)
+        hazard[self._known :] = 0.0
         ln = np.cumsum(np.log1p(-np.minimum(hazard, 1 - 1e-12))[::-1])[::-1]
         return np.exp(np.append(ln, 0.0))
 
@@ -80,8 +94,9 @@ class TruncatedMagnitudes:
         return self.steps()[self.step(magnitude)]
 
     def ranks(self) -> Floats:
-        """S(M)/S(L) (n,): even between 0 and 1 at every place, if the map is right."""
-        return self.share(self.M) / self.share(self.L)
+        """S(M)/S(L) (n,), even between 0 and 1 at every place if the map is right; NaN beyond `reference`."""
+        ranks = self.share(self.M) / self.share(self.L)
+        return np.where(self.reference >= self.M, ranks, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +135,7 @@ def epsilon_from_map(
     limit: float,
     *,
     cut: float | None = None,
+    absolute_limit: float = np.inf,
     radius: float = RADIUS,
     seed: int = 0,
 ) -> MapEfficiency:
@@ -132,18 +148,29 @@ def epsilon_from_map(
     places : (m, 3) offsets from the Sun [kpc] at which epsilon is wanted
     limit : mag, to which the catalogue is complete
     cut : the sample's absolute magnitude, as it looks without a correction for dust: (1); None: (2)
+    absolute_limit : mag; the catalogue also ends at m - mu = absolute_limit, as one of `giants(radius)` does
     radius : kpc, of the ball around each place in which stars are counted
     seed : of the copies of the catalogue, each star Poisson times in it, whose scatter is the error
 
-    Raises BayesdustError for a magnitude that is not finite or beyond the limit, an extinction that is not
-    one finite number >= 0 a place, a radius that is not positive, or a cut that leaves no star.
+    Raises BayesdustError for a magnitude that is not finite or beyond a limit, an extinction that is not
+    one finite number >= 0 a place, a radius that is not positive, a cut that leaves no star, or too few of
+    them.
     """
     check_magnitudes(magnitude, limit)
     if not radius > 0:
         raise BayesdustError(f"the radius is {radius} kpc; give one above 0.")
     A, A_there = _extinctions(extinction, offsets), _extinctions(extinction, places)
     looks = magnitude - modulus(np.linalg.norm(offsets, axis=1))
-    faintest, asked = _faintest(limit, offsets, A), _faintest(limit, places, A_there)
+    if (beyond := looks > absolute_limit + ROUNDING).any():
+        i = int(np.argmax(beyond))
+        raise BayesdustError(
+            f"star {i + 1}: it looks {looks[i]:.6g} mag bright at 10 pc, beyond the absolute limit "
+            f"{absolute_limit:g}; give the limit of the catalogue, or leave the star out."
+        )
+    faintest, asked = (
+        np.minimum(limit - modulus(np.linalg.norm(x, axis=1)), absolute_limit) - dust
+        for x, dust in ((offsets, A), (places, A_there))
+    )
     light = TruncatedMagnitudes(looks - A, faintest)
     balls = _balls(offsets, places, radius)
     if cut is None:
@@ -156,7 +183,6 @@ def epsilon_from_map(
 
 def _of_all(light: TruncatedMagnitudes, balls: Any, asked: Floats, seed: int) -> dict[str, Any]:
     """(2)"""
-
     stars, places = light.step(light.L), light.step(asked)
 
     def ratios(counts: Floats) -> tuple[Floats, Floats]:
@@ -184,7 +210,6 @@ def _of_cut(
     if not kept.any():
         raise BayesdustError(f"no star is brighter than the cut {cut:g}; give a fainter one.")
     n, k = balls @ kept.astype(float), balls @ (looks < cut).astype(float)
-
     places, whole = light.step(cut - A_there), light.step(np.array([cut]))
 
     def at_place(counts: Floats) -> Floats:
@@ -210,16 +235,13 @@ def map_chi2(
     `epsilon_from_map`) should be 1/2, within 1/sqrt(12 n). A map whose clouds are elsewhere is told by it
     without a truth to compare with; one that is wrong by the same amount everywhere is not.
     """
+    ranks = efficiency.luminosity.ranks()
+    offsets, ranks = offsets[np.isfinite(ranks)], ranks[np.isfinite(ranks)]
     sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / stars_a_part))))
     cell = sky.cell(offsets)
-    number = np.bincount(cell, minlength=sky.cells)
-    total = np.bincount(cell, efficiency.luminosity.ranks() - 0.5, sky.cells)
+    number = np.maximum(np.bincount(cell, minlength=sky.cells), 1)
+    total = np.bincount(cell, ranks - 0.5, sky.cells)
     return float(np.sum(12 * total**2 / number)), sky.cells
-
-
-def _faintest(limit: float, offsets: Places, A: Floats) -> Floats:
-    """limit - mu - A (n,), the absolute magnitude down to which stars are seen."""
-    return limit - modulus(np.linalg.norm(offsets, axis=1)) - A
 
 
 def _balls(offsets: Places, places: Places, radius: float) -> Any:
