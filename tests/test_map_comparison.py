@@ -100,6 +100,9 @@ def test_agreement_in_numbers():
     assert found.rms_z == pytest.approx(0.03 / np.hypot(0.1, 0.2), rel=0.02)
     assert found.correlation == pytest.approx(1.0)
     assert found.number == N
+    nothing = np.zeros(N)
+    assert agreement(np.stack([MAP, MAP]), MAP, nothing).rms_z == 0.0
+    assert agreement(np.stack([MAP, MAP]) + 1.0, MAP, nothing).rms_z == np.inf
     gaps = MAP.copy()
     gaps[:10] = np.nan
     assert agreement(noise, gaps, np.full(N, 0.2)).number == N - 10

@@ -32,7 +32,8 @@ class Agreement:
     Attributes
     ----------
     bias, scatter : mean and root mean square of (inferred mean - map)
-    rms_z : root mean square of that over its error, 1 if the errors are right
+    rms_z : root mean square of that over its error, 1 if the errors are right; infinite where they differ
+        and have none
     correlation : between the inferred mean and the map
     number : of places
     """
@@ -57,10 +58,12 @@ def agreement(
     mean, there = draws.mean(axis=0)[known], mapped[known]
     off = mean - there
     error = np.hypot(draws.std(axis=0)[known], error[known])
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing scatters, all or nothing
+        z = np.where(off == 0, 0.0, off / error)
     return Agreement(
         bias=float(off.mean()),
         scatter=float(np.sqrt(np.mean(off**2))),
-        rms_z=float(np.sqrt(np.mean((off / error) ** 2))),
+        rms_z=float(np.sqrt(np.mean(z**2))),
         correlation=float(np.corrcoef(mean, there)[0, 1]),
         number=int(known.sum()),
     )
