@@ -170,16 +170,18 @@ compare("plane, its mirror image", wrong, "plane", within)
 # The cloud complexes are found, in parts of the sky that hold some 200 stars each.
 
 # %%
-fig, ax = plt.subplots(1, 2, figsize=(13, 3.4), sharey=True, layout="constrained")
-for axis, value, title in (
-    (ax[0], of(inferred, "sky").mean(axis=0), "inferred"),
-    (ax[1], of(mapped.at_place, "sky"), "from the map"),
+fig, ax = plt.subplots(1, 3, figsize=(15, 3.1), sharey=True, layout="constrained")
+for axis, value, title, top in (
+    (ax[0], of(inferred, "sky").mean(axis=0), "inferred", 1.0),
+    (ax[1], of(mapped.at_place, "sky"), "from the map", 1.0),
+    (ax[2], of(inferred, "sky").std(axis=0), "error of the inferred", 0.4),
 ):
-    image = axis.pcolormesh(np.degrees(L), np.degrees(B), value, vmin=0.2, vmax=1, rasterized=True)
-    axis.set(title=title, xlabel="Galactic longitude [deg], 0 towards the centre")
+    image = axis.pcolormesh(np.degrees(L), np.degrees(B), value, vmin=0, vmax=top, rasterized=True)
+    axis.set(title=title, xlabel="Galactic longitude [deg]")
     axis.invert_xaxis()
+    if axis is not ax[0]:
+        fig.colorbar(image, ax=ax[:2] if axis is ax[1] else axis, label=r"$\epsilon$ at 2.5 kpc")
 ax[0].set_ylabel("latitude [deg]")
-fig.colorbar(image, ax=ax, label=r"$\epsilon$ at 2.5 kpc")
 compare("sky", mapped, "sky", np.ones(L.shape, bool))
 
 # %% [markdown]
