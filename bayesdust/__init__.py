@@ -13,6 +13,7 @@ from bayesdust.errors import BayesdustError
 
 if TYPE_CHECKING:
     from bayesdust.catalogs.cartesian import read_milky_way, read_places
+    from bayesdust.catalogs.dust import read_dust_cube
     from bayesdust.catalogs.dwarf import Stars, read_stars
     from bayesdust.catalogs.facts import Galaxy
     from bayesdust.catalogs.fetch import fetch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bayesdust.catalogs.gaia import gaia_query, read_gaia
     from bayesdust.catalogs.galaxies import galaxy, galaxy_names, galaxy_table, published
     from bayesdust.catalogs.milky_way import MilkyWayStars
+    from bayesdust.dynamics.map_efficiency import epsilon_from_map
     from bayesdust.gate import verdict
     from bayesdust.inference.posterior import fit
     from bayesdust.inference.programs import load as load_model
@@ -35,6 +37,7 @@ _HOMES = {
     "MilkyWayStars": ("catalogs.milky_way", "MilkyWayStars"),
     "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
+    "epsilon_from_map": ("dynamics.map_efficiency", "epsilon_from_map"),
     "fetch": ("catalogs.fetch", "fetch"),
     "fit": ("inference.posterior", "fit"),
     "gaia_query": ("catalogs.gaia", "gaia_query"),
@@ -43,6 +46,7 @@ _HOMES = {
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
     "published": ("catalogs.galaxies", "published"),
+    "read_dust_cube": ("catalogs.dust", "read_dust_cube"),
     "read_gaia": ("catalogs.gaia", "read_gaia"),
     "read_milky_way": ("catalogs.cartesian", "read_milky_way"),
     "read_places": ("catalogs.cartesian", "read_places"),
@@ -57,6 +61,7 @@ __all__ = [
     "MilkyWayStars",
     "SolarFrame",
     "Stars",
+    "epsilon_from_map",
     "fetch",
     "fit",
     "gaia_query",
@@ -65,6 +70,7 @@ __all__ = [
     "galaxy_table",
     "load_model",
     "published",
+    "read_dust_cube",
     "read_gaia",
     "read_milky_way",
     "read_places",

@@ -83,10 +83,14 @@ class DiscGalaxy(eqx.Module):
         """grad_x ln f [1/kpc] and grad_v ln f [s/km], (3,) each."""
         return jax.grad(self.log_f, argnums=(0, 1))(x, v)
 
+    def log_densities(self, x: Float[Array, "3"]) -> Float[Array, " k"]:
+        """ln n(x) [1/kpc3] of each component times its fraction, f integrated over v."""
+        parts = jnp.stack([component.moments(x).log_density for component in self.components])
+        return parts - self.log_norms + jnp.log(self.fractions)
+
     def log_density(self, x: Float[Array, "3"]) -> Float[Array, ""]:
         """ln n(x) [1/kpc3], f integrated over v."""
-        parts = jnp.stack([component.moments(x).log_density for component in self.components])
-        return jax.nn.logsumexp(parts - self.log_norms + jnp.log(self.fractions))
+        return jax.nn.logsumexp(self.log_densities(x))
 
 
 def mix(components: dict[str, Component], fractions: dict[str, float], ball: Ball) -> DiscGalaxy:

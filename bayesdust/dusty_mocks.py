@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Places = Float[np.ndarray, "n 3"]
 Numbers = Float[np.ndarray, " n"]
+type Luminosities = LuminosityFunction | tuple[LuminosityFunction, ...]  # or one a component
 
 SUN = np.array(SURVEY.centre)  # kpc
 # Of bright stars in Gaia DR3, rounded: mas, mas/yr and km/s.
@@ -172,7 +173,7 @@ class DustySurvey(DiscStars):
     G, absolute_magnitude : (n,) mag
     A : (n,) mag, extinction in front of each star
     epsilon : (n,) share of the stars at its place that are seen
-    dust, luminosity, limit : what decides that
+    dust, luminosity, limit : what decides that; of several luminosity functions each is one component's
     """
 
     G: Numbers
@@ -180,7 +181,7 @@ class DustySurvey(DiscStars):
     A: Numbers
     epsilon: Numbers
     dust: Dust
-    luminosity: LuminosityFunction
+    luminosity: Luminosities
     limit: float
 
     def table(self) -> "Table":
@@ -210,9 +211,14 @@ class DustySurvey(DiscStars):
     # The truth at places (n, 3) [kpc], whether or not a star is there
 
     def efficiency(self, x: Places) -> Numbers:
-        """epsilon (n,), the share of stars that are seen."""
+        """epsilon (n,), the share of stars that are seen, of all components together."""
         mu, A = _dimming(x, self.dust)
-        return self.luminosity.share(self.limit - mu - A)
+        each = _each(self.luminosity, len(self.galaxy.components))
+        shares = np.stack([one.share(self.limit - mu - A) for one in each])
+        if len(set(each)) == 1:
+            return shares[0]
+        there = _everywhere(self.galaxy.log_densities, jnp.asarray(x)).T
+        return np.asarray(np.sum(jax.nn.softmax(there, axis=0) * shares, axis=0))
 
     def acceleration(self, x: Places) -> Places:
         """-grad Phi (n, 3) [(km/s)^2/kpc]."""
@@ -228,6 +234,16 @@ def _everywhere(function: Callable[[Array], Array], places: Array) -> Array:
     return jax.lax.map(function, places, batch_size=_CHUNK)
 
 
+def _each(luminosity: Luminosities, number: int) -> tuple[LuminosityFunction, ...]:
+    """One luminosity function a component."""
+    each = (luminosity,) * number if isinstance(luminosity, LuminosityFunction) else luminosity
+    if len(each) != number:
+        raise BayesdustError(
+            f"{len(each)} luminosity functions were given for {number} components: give one, or one each"
+        )
+    return each
+
+
 def _dimming(x: Places, dust: Dust) -> tuple[Numbers, Numbers]:
     """Distance modulus and extinction (n,) [mag] of places (n, 3) [kpc]."""
     return modulus(np.linalg.norm(x - SUN, axis=1)), dust.extinction(x)
@@ -238,16 +254,24 @@ def observe(
     dust: Dust | None = None,
     limit: float = 14.0,
     seed: int = 0,
-    luminosity: LuminosityFunction | None = None,
+    luminosity: Luminosities | None = None,
 ) -> DustySurvey:
     """Those of `stars` that are brighter than `limit` [mag] behind `dust` (`clouds()` if not given).
 
-    In the order of `stars`; there may be none. The same arguments give the same stars.
+    In the order of `stars`; there may be none. The same arguments give the same stars. With a `luminosity`
+    function for each component epsilon depends on the component, and so on the velocity.
     """
     dust = clouds() if dust is None else dust
     luminosity = LuminosityFunction() if luminosity is None else luminosity
-    M = luminosity.draw(generator(seed, "dusty_mocks.observe"), len(stars.x))
+    each = _each(luminosity, len(stars.galaxy.components))
     mu, A = _dimming(stars.x, dust)
+    # of the same random numbers, whichever component a star is of
+    seeds = [generator(seed, "dusty_mocks.observe") for _ in each]
+    number = len(stars.x)
+    M = np.choose(
+        stars.component, [one.draw(rng, number) for one, rng in zip(each, seeds, strict=True)]
+    )
+    epsilon = np.choose(stars.component, [one.share(limit - mu - A) for one in each])
     seen = M + mu + A < limit
     return DustySurvey(
         x=stars.x[seen],
@@ -257,7 +281,7 @@ def observe(
         G=(M + mu + A)[seen],
         absolute_magnitude=M[seen],
         A=A[seen],
-        epsilon=luminosity.share(limit - mu - A)[seen],
+        epsilon=epsilon[seen],
         dust=dust,
         luminosity=luminosity,
         limit=limit,
@@ -270,7 +294,7 @@ def dusty_survey(
     potential: Potential | None = None,
     dust: Dust | None = None,
     limit: float = 14.0,
-    luminosity: LuminosityFunction | None = None,
+    luminosity: Luminosities | None = None,
 ) -> DustySurvey:
     """`n` stars that are seen of `disc_mocks.milky_way(potential)`, independent, in random order.
 

@@ -116,6 +116,9 @@ def run(
         walls["products"] = fitted - started - sum(walls.values())
         if request.truth is not None:
             add_truth(tree, request.truth)
+        if "weights" in tree.children:  # large, and of use to few
+            write_tree(tree.children["weights"].copy(), partial / "weights.nc")
+            del tree["weights"]
         write_tree(tree, partial / "posterior.nc")
         about = record(request, command) | {"resumed": resumed}
         about["options"] = json.loads(tree.attrs["options"])  # those used: the defaults with them

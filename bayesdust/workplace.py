@@ -17,6 +17,7 @@ from typing import Any
 from bayesdust.errors import BayesdustError, ResumableError
 
 RESULTS = ("posterior.nc", "summary.ecsv", "report.html", "run.json")
+EXTRAS = ("weights.nc",)  # what only some runs leave
 _LOCK, _REQUEST = "lock", "request.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = (*_FULL, errno.EROFS, errno.EIO)
@@ -28,9 +29,9 @@ def workplace(
 ) -> Iterator[Path]:
     """The folder OUT/.partial, locked for `request` (anything that JSON holds).
 
-    Left without an error, the `results` in it, run.json last, are moved to OUT and it is removed. Left with a
-    BayesdustError it is removed with whatever was made for it, for the request cannot be done; with
-    any other error, or a ResumableError, it stays for the same request if there is work in it.
+    Left without an error, any `EXTRAS` and the `results` in it, run.json last, are moved to OUT and it is
+    removed. Left with a BayesdustError it is removed with whatever was made for it, for the request cannot be
+    done; with any other error, or a ResumableError, it stays for the same request if there is work in it.
 
     Raises BayesdustError where OUT is no folder of ours to write in, holds a finished run or an
     unfinished one of another request (unless `overwrite`), or is in use by another process.
@@ -177,6 +178,10 @@ def _leave(partial: Path, made: list[Path], error: BaseException) -> None:
 def _publish(partial: Path, out: Path, results: Sequence[str]) -> None:
     """Move the results into place; an older run counts as finished until these are complete."""
     (out / results[-1]).unlink(missing_ok=True)
+    for name in EXTRAS:
+        (out / name).unlink(missing_ok=True)
+        if (partial / name).exists():
+            os.replace(partial / name, out / name)
     for name in results:
         os.replace(partial / name, out / name)
 

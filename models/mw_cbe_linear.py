@@ -37,8 +37,9 @@ SIZES = {
     "thick_disc": (1.0, 1.0),
     "bulge": (1.0, 0.25),
 }
-#: sd of ln epsilon about what `efficiency` says, within a factor of 1.6 at 68 %
-DUST = {"given": 0.03, "magnitudes": 0.1, "free": 0.5, "none": 0.03}
+#: sd of ln epsilon about what `efficiency` says (with magnitudes, relative to ln epsilon itself), within
+#: a factor of 1.6 at 68 %
+DUST = {"given": 0.03, "magnitudes": 0.2, "free": 0.5, "none": 0.03}
 
 
 def prepare(stars, options, points=None, **more):

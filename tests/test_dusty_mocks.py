@@ -220,3 +220,30 @@ def test_what_makes_no_survey_is_refused():
     for wrong in ({"sizes": np.zeros(12)}, {"peaks": -np.ones(12)}, {"height": 0.0}):
         with pytest.raises(BayesdustError, match="above 0"):
             dataclasses.replace(clouds(), **wrong)
+
+
+# Populations of different light
+
+
+def test_one_luminosity_function_each_is_one_for_all_where_they_are_alike(parents, survey):
+    again = observe(parents, seed=2, luminosity=(LIGHT,) * 3)
+    np.testing.assert_array_equal(again.G, survey.G)
+    with pytest.raises(BayesdustError, match="2 luminosity functions were given for 3"):
+        observe(parents, luminosity=(LIGHT, LIGHT))
+
+
+def test_epsilon_of_populations_is_their_mean(parents):
+    """Of a faint halo and thick disc; that of the thin disc alone, the wrong model, is far off."""
+    mixed = observe(parents, seed=4, luminosity=(LIGHT, shifted(0.8), shifted(0.8)))
+    seen = len(mixed.x)
+
+    def surprise(epsilon):
+        expected, variance = epsilon.sum(), np.sum(epsilon * (1 - epsilon))
+        return 2 * stats.norm.sf(abs(seen - expected) / np.sqrt(variance))
+
+    # an average over the components at each place: of the parents' own it is less certain, not biased
+    assert surprise(mixed.efficiency(parents.x)) > P_PASS
+    alone = dataclasses.replace(mixed, luminosity=LIGHT)
+    assert surprise(alone.efficiency(parents.x)) < P_FAIL
+    old = mixed.component > 0
+    assert mixed.epsilon[old].mean() < mixed.epsilon[~old].mean()

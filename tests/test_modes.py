@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesdust.dynamics.modes import Modes
+from bayesdust.dynamics.modes import Enveloped, Modes
 from bayesdust.errors import BayesdustError
 
 CENTRE, RADIUS = np.array([-8.1, 0.3, 0.02]), 4.0
@@ -74,3 +74,22 @@ def test_the_modes_taken_are_those_of_the_largest_variance():
     assert len(np.unique(many.orders, axis=0)) == many.number == 2000
     with pytest.raises(BayesdustError, match="one or more"):
         Modes.covering(CENTRE, RADIUS, LENGTHS, 0)
+
+
+def test_an_envelope_is_close_to_what_it_was_made_of_and_the_field_follows_it(modes):
+    """A step at z = 0.5 kpc, as dust above which there is none, to the lengths that the modes resolve."""
+    x = places(3000, 3)
+    depth = 0.7 / (1 + np.exp((abs(x[:, 2]) - 0.8) / 0.3))
+    made = Enveloped.like(modes, LENGTHS, x, depth)
+    inside = places(200, 4, 0.8 * RADIUS)
+    envelope = np.asarray(jax.vmap(lambda x: modes.values(x) @ made.heights)(inside))
+    wanted = 0.7 / (1 + np.exp((abs(inside[:, 2]) - 0.8) / 0.3))
+    assert np.sqrt(np.mean((envelope - wanted) ** 2)) < 0.02 < np.std(wanted) / 5
+    one = jnp.asarray(inside[0])
+    np.testing.assert_allclose(made.values(one), envelope[0] * modes.values(one), rtol=1e-10)
+    slope = jax.jacfwd(made.values)(one)
+    np.testing.assert_allclose(made.gradients(one), slope, rtol=1e-9, atol=1e-10)
+    clear = np.array([[*CENTRE[:2], 2.5]])
+    field = np.asarray(jax.vmap(made.values)(clear)) * np.sqrt(made.variances(1.0, LENGTHS))
+    bare = np.asarray(jax.vmap(modes.values)(clear)) * np.sqrt(modes.variances(1.0, LENGTHS))
+    assert np.linalg.norm(field) < 0.05 * np.linalg.norm(bare)

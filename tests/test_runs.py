@@ -98,6 +98,16 @@ def test_old_results_survive_until_the_new_are_complete(tmp_path):
     assert {(tmp_path / name).read_text() for name in RESULTS} == {"new"}
 
 
+def test_weights_are_moved_where_there_are_any_and_old_ones_go(tmp_path):
+    for content in ("first", None):
+        with workplace(tmp_path, {}, content is None) as partial:
+            for name in RESULTS:
+                (partial / name).write_text("new")
+            if content:
+                (partial / "weights.nc").write_text(content)
+        assert (tmp_path / "weights.nc").exists() == (content is not None)
+
+
 def test_what_cannot_be_done_leaves_nothing(tmp_path):
     out = tmp_path / "a" / "b"
     stop(out, BayesdustError)

@@ -217,7 +217,7 @@ def fit_dust(
     """
     from scipy.optimize import minimize
 
-    _check_magnitudes(magnitude, limit)
+    check_magnitudes(magnitude, limit)
     distance = np.linalg.norm(offsets, axis=1)
     levels = max(0, round(np.log2(len(offsets) / STARS_A_PART)))
     sky = Sky.of(offsets, levels)
@@ -383,7 +383,8 @@ def first_unseen(magnitude: Float[np.ndarray, " n"], limit: float) -> int | None
     return None if seen.all() else int(np.argmin(seen))
 
 
-def _check_magnitudes(magnitude: Float[np.ndarray, " n"], limit: float) -> None:
+def check_magnitudes(magnitude: Float[np.ndarray, " n"], limit: float) -> None:
+    """Raises BayesdustError for the first star that the survey cannot have seen."""
     first = first_unseen(magnitude, limit)
     if first is None:
         return

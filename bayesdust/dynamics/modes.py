@@ -18,6 +18,7 @@ density exactly.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -103,3 +104,50 @@ class Modes(eqx.Module):
             sines.append(jnp.sin(angle) @ deal)
             slopes.append((omega * jnp.cos(angle)) @ deal)
         return sines, slopes
+
+
+class Enveloped(eqx.Module):
+    """The field of `modes` times a smooth envelope, itself a sum of the same modes with `heights` (p,).
+
+    Where the envelope is zero the field is known to be.
+    """
+
+    modes: Modes
+    heights: Float[np.ndarray, " p"]
+
+    @classmethod
+    def like(
+        cls,
+        modes: Modes,
+        lengths: Float[np.ndarray, "3"],
+        x: Float[np.ndarray, "n 3"],
+        values: Float[np.ndarray, " n"],
+    ) -> "Enveloped":
+        """An envelope close to `values` at x (n, 3) [kpc], and no rougher than `lengths` [kpc].
+
+        The mean of a Gaussian process of those lengths, whose sd at a place is ten times the errors there.
+        """
+        found = jax.jit(jax.vmap(modes.values))(jnp.asarray(x))
+        sd = jnp.sqrt(modes.variances(10.0, jnp.asarray(lengths)))
+        design = found * sd
+        normal = design.T @ design + jnp.eye(modes.number)
+        return cls(modes, np.asarray(sd * jnp.linalg.solve(normal, design.T @ values)))
+
+    @property
+    def number(self) -> int:
+        """How many modes there are."""
+        return self.modes.number
+
+    def variances(self, sigma: Array | float, lengths: Array) -> Float[Array, " p"]:
+        """Prior variances of the coefficients; `sigma` is relative to the envelope."""
+        return self.modes.variances(sigma, lengths)
+
+    def values(self, x: Float[Array, "3"]) -> Float[Array, " p"]:
+        """Envelope times phi (p,) at x (3,) [kpc]."""
+        phi = self.modes.values(x)
+        return (phi @ self.heights) * phi
+
+    def gradients(self, x: Float[Array, "3"]) -> Float[Array, "p 3"]:
+        """The gradients (p, 3) [1/kpc] of that."""
+        phi, slopes = self.modes.values(x), self.modes.gradients(x)
+        return phi[:, None] * (self.heights @ slopes) + (phi @ self.heights) * slopes

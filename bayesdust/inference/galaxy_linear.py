@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
-from bayesdust.dynamics.modes import Modes
+from bayesdust.dynamics.modes import Enveloped, Modes
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy_data
 from bayesdust.inference.galaxy_data import (
@@ -33,6 +33,7 @@ CHOICES = {"efficiency": (*galaxy_data.CHOICES["efficiency"], "free")}
 LENGTHS = np.array([3.0, 3.0, 0.8])  # kpc, at which the modes of the potential are chosen
 DUST_LENGTHS = np.array([1.0, 1.0, 0.6])
 GAUGE = 0.01  # sd of ln epsilon at the Sun, where no star is missing
+ENOUGH = 10_000  # stars, to tell where the dust is
 SHELLS = np.linspace(5.5, 11.0, 12)  # kpc
 
 
@@ -51,7 +52,7 @@ class LinearData(SurveyData):
 
     parts: Mapping[str, Potential]
     modes: Modes
-    dust_modes: Modes | None
+    dust_modes: Modes | Enveloped | None
     constant: Float[np.ndarray, " k"]
     slopes: Float[np.ndarray, "k p"]
     pull: Float[np.ndarray, " p"]
@@ -98,10 +99,11 @@ def prepare(
     chosen = options_of(options, stars, OPTIONS, CHOICES)
     survey = Survey.of(stars, chosen, points, seed, on_progress)
     modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
-    dust = None
+    dust: Modes | Enveloped | None = None
     if chosen["efficiency"] != "none":
         number = _count(chosen, "dust_modes")
         dust = Modes.covering(survey.centre, survey.radius, DUST_LENGTHS, number)
+        dust = dust if survey.dust is None else _where_dusty(dust, survey)
     force = partial(_forces, tuple(parts.values()), modes)
     weighed = survey.weigh(force, None if dust is None else dust.gradients, on_progress)
     white = weighed.whitened()
@@ -127,7 +129,15 @@ def _stack(parts: tuple[Potential, ...], method: str, x: Array) -> Array:
     return jnp.stack([getattr(part, method)(x) for part in parts])
 
 
-def _gauge(dust: Modes, sun: np.ndarray, columns: int) -> Float[np.ndarray, "1 c"]:
+def _where_dusty(modes: Modes, survey: Survey) -> Enveloped:
+    """The field relative to -ln epsilon of the map: where the map has no dust, it has none."""
+    assert survey.dust is not None
+    x = survey.sample.x[:: max(1, survey.sample.n // ENOUGH), 0]
+    depth = -np.log(survey.dust.efficiency(x - survey.sun))
+    return Enveloped.like(modes, DUST_LENGTHS, x, depth)
+
+
+def _gauge(dust: Modes | Enveloped, sun: np.ndarray, columns: int) -> Float[np.ndarray, "1 c"]:
     """One more sum, whitened: ln epsilon of the field at the Sun is zero, where no star is missing."""
     row = np.zeros((1, columns))
     row[0, -1 - dust.number : -1] = np.asarray(dust.values(jnp.asarray(sun))) / GAUGE

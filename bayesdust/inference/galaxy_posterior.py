@@ -61,6 +61,14 @@ LABELS = {
     "length_z": ("kpc", "length of the potential's field across the plane"),
     "sigma_dust": ("", "sd of the field of ln epsilon"),
     "length_dust": ("kpc", "length of the field of ln epsilon"),
+    "ln_sigma": ("", "ln of the sd of the potential's field in km2/s2"),
+    "ln_length_R": ("", "ln of the length of the potential's field along the plane in kpc"),
+    "ln_length_z": ("", "ln of the length of the potential's field across the plane in kpc"),
+    "ln_sigma_dust": ("", "ln of the sd of the field of ln epsilon"),
+    "ln_length_dust": ("", "ln of the length of the field of ln epsilon in kpc"),
+    "rho_disc_sun": ("Msun/pc3", "density of the discs in the plane at the Sun"),
+    "weights_phi": ("", "weights of the potential's network"),
+    "weights_dust": ("", "weights of the network of ln epsilon"),
 }
 PLACES = {
     "x": ("kpc", "Galactocentric x"),
@@ -81,7 +89,12 @@ DIMENSIONS = {
     "rho_dm": ["point"],
     "epsilon": ["point"],
     "acceleration": ["point", "component"],
+    "weights_phi": ["weight"],
+    "weights_dust": ["weight_dust"],
 }
+#: Of a network, kept in a group of its own: they mean nothing one by one.
+WEIGHTS = ("weights_phi", "weights_dust")
+TARGET_ACCEPT = 0.95  # of NUTS: at 0.85 one transition in a few thousand diverges on the mocks
 
 
 def fit(
@@ -120,9 +133,10 @@ def fit(
         return _exact(program, stars, data, seed, on_progress)
     assert program.model is not None
     check(program, data)
-    draws, seed, name, facts = sample(
-        program.model, data, method, settings | {"on_progress": on_progress}
-    )
+    settings["on_progress"] = on_progress
+    if method == "nuts":
+        settings.setdefault("target_accept", TARGET_ACCEPT)
+    draws, seed, name, facts = sample(program.model, data, method, settings)
     tree = assemble(program, stars, data, draws, seed, name)
     tree.attrs.update(facts)
     return tree
@@ -169,12 +183,17 @@ def assemble(
     assert program.model is not None
     products = products_of(program.model, data)
     posterior = in_batches(products, draws.z)
+    prior = in_batches(products, prior_latents(program.model, data, seed))
+    weights = {name: posterior.pop(name) for name in WEIGHTS if name in posterior}
+    for group in (posterior, prior):
+        group |= _efficiency(data, group, seed)
     groups = {
-        "posterior": posterior | _efficiency(data, posterior, seed),
+        "posterior": posterior,
         "sample_stats": draws.stats,
-        "prior": in_batches(products, prior_latents(program.model, data, seed)),
+        "prior": {name: value for name, value in prior.items() if name not in WEIGHTS},
+        "weights": weights,
     }
-    names = latent_sites(program.model, data)
+    names = [name for name in latent_sites(program.model, data) if name not in weights]
     tree = _tree(data, groups)
     tree.attrs.update(attributes(program, stars, data, seed, method, names))
     tree.attrs.update(_own_attributes(data))
@@ -204,15 +223,20 @@ def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "
     return tree
 
 
-def _efficiency(
-    data: SurveyData, posterior: Mapping[str, np.ndarray], seed: int
-) -> dict[str, np.ndarray]:
-    """Draws of the efficiency at the points, dealt out to the posterior's; none where it is not known."""
-    if data.epsilon is None or not len(data.points):
+def _efficiency(data: SurveyData, group: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Draws of the efficiency at the points, dealt out to the group's; none where it is not known.
+
+    Those of the dust map, times exp of the group's ln_epsilon, which is taken out of it; at most one.
+    """
+    field = group.pop("ln_epsilon", None)
+    if not len(data.points) or (data.epsilon is None and field is None):
         return {}
-    shape = next(iter(posterior.values())).shape[:2]
-    rng = np.random.default_rng(int(np.asarray(stage_key(seed, "epsilon"))[-1]))
-    return {"epsilon": data.epsilon[rng.integers(len(data.epsilon), size=shape)]}
+    epsilon = np.ones(1) if field is None else np.exp(field)
+    if data.epsilon is not None:
+        shape = next(iter(group.values())).shape[:2]
+        rng = np.random.default_rng(int(np.asarray(stage_key(seed, "epsilon"))[-1]))
+        epsilon = epsilon * data.epsilon[rng.integers(len(data.epsilon), size=shape)]
+    return {"epsilon": np.minimum(epsilon, 1.0)}
 
 
 def _own_attributes(data: SurveyData) -> dict[str, Any]:

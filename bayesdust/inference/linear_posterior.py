@@ -22,20 +22,23 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.inference.draws import PRIOR_DRAWS, ExactDraws
-from bayesdust.inference.galaxy_data import CIRCLES, HEIGHT
 from bayesdust.inference.galaxy_linear import LinearData
+from bayesdust.inference.galaxy_products import (
+    ByPlace,
+    Places,
+    every,
+    made_at,
+    places_of,
+    products,
+    split,
+)
 from bayesdust.inference.importance import resample, smooth
 from bayesdust.potentials.base import Potential
-from bayesdust.units import DENSITY_GEV_CM3, G
 
 # Draws of the fields' sizes and lengths: weighed, then chosen, and draws of the coefficients for each chosen
 CANDIDATES, CHOSEN, EACH = 400, 200, 10
-# Where the dark matter's profile is taken: distances from the plane [kpc], azimuths from the Sun's [deg]
-HEIGHTS, AZIMUTHS = np.linspace(0.5, 2.0, 4), np.array([-40 / 3, 0.0, 40 / 3])
-PC = 1e-3  # kpc
 _AT_ONCE = 25  # draws of the baryons
 _TOGETHER = 8  # Cholesky factors
-_PLACES = 16
 
 Draw = dict[str, np.ndarray]
 
@@ -80,19 +83,43 @@ def posterior(
     weights, k = smooth(np.asarray(_evidences(data, normal, candidates)))
     index = resample(weights, CHOSEN, keys["choice"])
     chosen = {name: value[index] for name, value in candidates.items()}
-    places = _places(data)
-    made, products = _made(data, places), partial(_products, data, places)
+    places = places_of(data)
+    made = made_at(data, places)
+
+    def read_off(b: np.ndarray, under: ByPlace) -> Draw:
+        sizes = b[:, : len(data.parts) + data.modes.number]
+        found = products(data, places, made, sizes, under)
+        return {name: np.asarray(value) for name, value in found.items()}
+
     b = _conditioned(data, normal, chosen, keys["draws"])
     after = _named(data, b, {name: np.repeat(v, EACH) for name, v in chosen.items()})
-    after |= products(made, b, _under(places, baryons, keys["baryons"], len(b)))
+    after |= read_off(b, _under(places, baryons, keys["baryons"], len(b)))
     after |= _efficiency(data, b, keys["dust"])
+    where = "points" if len(data.points) else "circles"
+    tied = _tied(data, np.asarray(made["acceleration"][where]), places[where], b)
     after["chi2"] = np.sum((b @ data.slopes.T + data.constant)[:, : data.number] ** 2, axis=1)
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
-    before |= products(made, b, _under(places, baryons, keys["prior baryons"], len(b)))
+    before |= read_off(b, _under(places, baryons, keys["prior baryons"], len(b)))
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), (_baryons(after),))
+    notes = (_baryons(after), *tied)
+    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), notes)
+
+
+def _tied(data: LinearData, made: np.ndarray, places: np.ndarray, b: np.ndarray) -> tuple[str, ...]:
+    """How far the stars cannot tell a force from a slope of ln epsilon: their correlation at `places`."""
+    if data.dust_modes is None:
+        return ()
+    slopes = np.asarray(jax.vmap(data.dust_modes.gradients)(jnp.asarray(places)))
+    dust = np.tensordot(b[:, -data.dust_modes.number :], slopes, axes=(1, 1))
+    a = np.tensordot(b[:, : made.shape[1]], made, axes=(1, 1))
+    a, dust = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-30) for x in (a, dust))
+    strongest = np.median(abs(np.mean(a * dust, axis=0)), axis=0)
+    return (
+        "Force and gradient of ln epsilon are correlated in the posterior: along x, y and z by "
+        f"{strongest[0]:.2f}, {strongest[1]:.2f} and {strongest[2]:.2f} (median, without sign).",
+    )
 
 
 def _baryons(found: Draw) -> str:
@@ -172,78 +199,18 @@ def _unconditioned(
     return np.asarray(_mean(data, normal)) + np.sqrt(S) * noise
 
 
-def _places(data: LinearData) -> dict[str, Float[np.ndarray, "m 3"]]:
-    """Where products are wanted: the points, the plane and `HEIGHT` at the Sun, circles, and wedges."""
-    ahead = np.array([*data.sun[:2], 0.0]) / data.R_sun
-    plane = data.R_sun * ahead
-    return {
-        "points": data.points,
-        "plane": plane[None],
-        "above": plane[None] + np.array([0.0, 0.0, HEIGHT]),
-        "circles": CIRCLES[:, None] * ahead,
-        "wedges": _wedges(ahead, data.shells),
-    }
-
-
-def _split(places: Mapping[str, np.ndarray], values: np.ndarray, axis: int) -> Draw:
-    """What holds for all places together, place by place."""
-    ends = np.cumsum([len(x) for x in places.values()])[:-1]
-    return dict(zip(places, np.split(values, ends, axis=axis), strict=True))
-
-
-def _made(data: LinearData, places: Mapping[str, np.ndarray]) -> dict[str, Draw]:
-    """phi (m, p), acceleration (m, p, 3) and rho (m, p) of all that Phi is made of, by name and places."""
-    every = jnp.asarray(np.concatenate(list(places.values())))
-    found = jax.jit(lambda x: jax.lax.map(data.potentials, x, batch_size=_PLACES))(every)
-    return {name: _split(places, np.asarray(value), 0) for name, value in found.items()}
-
-
 def _under(
-    places: Mapping[str, np.ndarray], baryons: Callable[[Array], Potential], key: Array, number: int
-) -> Draw:
+    places: Places, baryons: Callable[[Array], Potential], key: Array, number: int
+) -> ByPlace:
     """Densities (d, m) of `number` draws of the baryons, by places."""
-    every = jnp.asarray(np.concatenate(list(places.values())))
+    there = jnp.asarray(every(places))
 
     def one(key: Array) -> Array:
-        return jax.vmap(baryons(key).density)(every)
+        return jax.vmap(baryons(key).density)(there)
 
     keys = jax.random.split(key, number)
     found = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=_AT_ONCE))(keys)
-    return _split(places, np.asarray(found), 1)
-
-
-def _products(
-    data: LinearData,
-    places: Mapping[str, np.ndarray],
-    made: Mapping[str, Draw],
-    b: Float[np.ndarray, "d p"],
-    under: Draw,
-) -> Draw:
-    """What `galaxy.record` records, from draws (d, p) of the coefficients and the baryons `under` them.
-
-    rho_dm_r is the mean over a shell's places at `HEIGHTS` and `AZIMUTHS`, where stars are and discs not.
-    """
-    sizes = b[:, : len(data.parts) + data.modes.number]
-
-    def of(name: str, where: str) -> np.ndarray:
-        return np.tensordot(sizes, made[name][where], axes=(1, 1))
-
-    local = of("rho", "plane")[:, 0] - under["plane"][:, 0]
-    outward = places["circles"] / CIRCLES[:, None]
-    circle = -np.sum(of("acceleration", "circles") * outward, axis=-1) * CIRCLES
-    profile = of("rho", "wedges") - under["wedges"]
-    found = {
-        "rho_dm_sun": local * DENSITY_GEV_CM3,
-        "rho_dm_sun_msun_pc3": local * PC**3,
-        "rho_baryons_sun_msun_pc3": under["plane"][:, 0] * PC**3,
-        "sigma_1.1kpc": -of("acceleration", "above")[:, 0, 2] / (2 * np.pi * G) * PC**2,
-        "v_circ": np.sqrt(np.maximum(circle, 0.0)),
-        "rho_dm_r": profile.reshape(len(b), len(data.shells), -1).mean(axis=2),
-    }
-    if len(data.points):
-        found |= {name: of(name, "points") for name in made}
-        found["rho_dm"] = found["rho"] - under["points"]
-    return found
+    return split(places, np.asarray(found), 1)
 
 
 def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
@@ -256,11 +223,3 @@ def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
         pick = jax.random.randint(key, (len(b),), 0, len(data.epsilon))
         epsilon = epsilon * data.epsilon[np.asarray(pick)]
     return {"epsilon": np.minimum(epsilon, 1.0)}
-
-
-def _wedges(ahead: np.ndarray, shells: np.ndarray) -> Float[np.ndarray, "m 3"]:
-    """Places at `HEIGHTS` on both sides of the plane and at `AZIMUTHS`, shell by shell."""
-    azimuths = np.arctan2(ahead[1], ahead[0]) + np.radians(AZIMUTHS)
-    r, phi, z = np.meshgrid(shells, azimuths, [*-HEIGHTS, *HEIGHTS], indexing="ij")
-    R = np.sqrt(r**2 - z**2)
-    return np.stack([R * np.cos(phi), R * np.sin(phi), z], axis=-1).reshape(-1, 3)

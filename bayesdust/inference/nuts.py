@@ -33,6 +33,7 @@ CANDIDATES = 32  # prior draws from which each chain takes its start
 # doublings of a trajectory, in warm-up and after: before the mass matrix is known long ones are wasted
 # (free-form model: the first 100 transitions took ten minutes with 10, one with 7)
 DEPTH = (7, 10)
+DENSE = 100  # coordinates
 
 
 class Draws(NamedTuple):
@@ -48,7 +49,8 @@ class Plan:
 
     `checkpoint` is a folder for finished segments, from which the same plan goes on; `on_progress`
     is called with (transitions done, in all, phase), from the thread that called `run_nuts`; wall
-    times in seconds are added to `timings` under compile, warmup and sampling.
+    times in seconds are added to `timings` under compile, warmup and sampling. A `dense_mass` of None is
+    one for up to `DENSE` coordinates.
     """
 
     num_warmup: int = 1000
@@ -56,7 +58,7 @@ class Plan:
     num_chains: int = 4
     seed: int = 0
     target_accept: float = 0.85
-    dense_mass: bool = True
+    dense_mass: bool | None = None
     checkpoint: Path | None = None
     on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None
     timings: dict[str, float] = field(default_factory=dict)
@@ -78,18 +80,23 @@ def run_nuts(model: Callable[[Any], Any], data: Any, plan: Plan) -> Draws:
     plan.on_progress(0, 0, "compiling")
     energy = jax.jit(partial(potential_energy, model, (data,), {}))
     coordinates = coordinates_of(model, data)
+    starts = starting_points(model, data, energy, plan.num_chains, stage_key(plan.seed, "start"))
     kernel = NUTS(
         potential_fn=coordinates.potential(energy),
-        dense_mass=plan.dense_mass,
+        dense_mass=_few(starts) if plan.dense_mass is None else plan.dense_mass,
         target_accept_prob=plan.target_accept,
         max_tree_depth=DEPTH,
     )
-    starts = starting_points(model, data, energy, plan.num_chains, stage_key(plan.seed, "start"))
     states = _initial_states(kernel, coordinates.from_unconstrained(starts), plan)
     run = _run_threads if jax.default_backend() == "cpu" else _run_batch
     advance = _compile(kernel, coordinates, states, vectorised=run is _run_batch)
     plan.timings["compile"] = time.perf_counter() - clock
     return _assemble(run(advance, states, plan), plan)
+
+
+def _few(starts: dict[str, Array]) -> bool:
+    """Whether there are so few coordinates that their covariance can be learnt in the warm-up."""
+    return sum(value[0].size for value in starts.values()) <= DENSE
 
 
 def stage_key(seed: int, stage: str) -> Array:
