@@ -45,6 +45,7 @@ LABELS = {
     "rho_dm": ("Msun/kpc3", "dark-matter density"),
     "epsilon": ("", "share of the stars that the dust lets through"),
     "chi2": ("", "chi2 of the sums over the stars"),
+    "flow_chi2": ("", "chi2 of the forces that flows read off the stars"),
     "gamma": ("", "inner slope of the dark halo"),
     "q": ("", "axis ratio of the dark halo, below 1 oblate"),
     "r_s": ("kpc", "scale radius of the dark halo"),
