@@ -80,7 +80,7 @@ def test_flows_can_be_the_likelihood(dusty_stars, data, monkeypatch):
     assert asked["seed"] == 3
     assert asked["radius"] > np.linalg.norm(asked["x"] - dusty_stars.centre, axis=1).max()
     assert np.linalg.norm(asked["cells"].x - dusty_stars.centre, axis=1).max() < 3.0
-    assert any("likelihood=flow" in note for note in by_flow.notes)
+    assert any("12,000 stars are too few" in note for note in by_flow.notes)
 
     def density(of, size):
         scaled = Sum((TRUTH, *([TRUTH] if size == 2 else [])))

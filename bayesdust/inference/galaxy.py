@@ -39,6 +39,9 @@ OPTIONS = galaxy_data.OPTIONS | {"likelihood": "sums"}
 CHOICES = galaxy_data.CHOICES | {"likelihood": ("sums", "flow")}
 PLACES = 600  # at which flows are asked for the force ...
 WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from the plane
+FEWEST_FOR_FLOWS = (
+    20_000  # stars: fewer have not been measured to do; of 3,000 the vertical force is half
+)
 FLOW_NOTE = (
     "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
     "what the dust is uncertain by is not in their errors, and errors of the stars are not taken out."
@@ -88,7 +91,8 @@ def prepare(
     design, target, rest = _compressed(weighed.whitened())
     shared = survey.shared(weighed)
     if flow is not None:
-        shared["notes"] += (FLOW_NOTE,)
+        few = f" {stars.n:,} stars are too few for it: the vertical force may be far too small."
+        shared["notes"] += (FLOW_NOTE + few * (stars.n < FEWEST_FOR_FLOWS),)
     return GalaxyData(
         **shared,
         flow=flow,
