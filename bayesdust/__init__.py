@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from bayesdust.catalogs.gaia import gaia_query, read_gaia
     from bayesdust.catalogs.galaxies import galaxy, galaxy_names, galaxy_table, published
     from bayesdust.catalogs.milky_way import MilkyWayStars
+    from bayesdust.catalogs.profile import Profile, read_profile
     from bayesdust.gate import verdict
     from bayesdust.inference.posterior import fit
+    from bayesdust.inference.profile_draws import profile_of
     from bayesdust.inference.programs import load as load_model
     from bayesdust.report import write_report
     from bayesdust.summary import summarise
@@ -33,6 +35,7 @@ jax.config.update("jax_enable_x64", True)
 _HOMES = {
     "Galaxy": ("catalogs.facts", "Galaxy"),
     "MilkyWayStars": ("catalogs.milky_way", "MilkyWayStars"),
+    "Profile": ("catalogs.profile", "Profile"),
     "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
     "fetch": ("catalogs.fetch", "fetch"),
@@ -42,10 +45,12 @@ _HOMES = {
     "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
+    "profile_of": ("inference.profile_draws", "profile_of"),
     "published": ("catalogs.galaxies", "published"),
     "read_gaia": ("catalogs.gaia", "read_gaia"),
     "read_milky_way": ("catalogs.cartesian", "read_milky_way"),
     "read_places": ("catalogs.cartesian", "read_places"),
+    "read_profile": ("catalogs.profile", "read_profile"),
     "read_stars": ("catalogs.dwarf", "read_stars"),
     "summarise": ("summary", "summarise"),
     "verdict": ("gate", "verdict"),
@@ -55,6 +60,7 @@ __all__ = [
     "BayesdustError",
     "Galaxy",
     "MilkyWayStars",
+    "Profile",
     "SolarFrame",
     "Stars",
     "fetch",
@@ -64,10 +70,12 @@ __all__ = [
     "galaxy_names",
     "galaxy_table",
     "load_model",
+    "profile_of",
     "published",
     "read_gaia",
     "read_milky_way",
     "read_places",
+    "read_profile",
     "read_stars",
     "summarise",
     "verdict",
