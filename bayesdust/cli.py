@@ -369,7 +369,7 @@ def models(context: typer.Context) -> int:
 
     if context.invoked_subcommand is None:
         for name, path in shipped().items():
-            typer.echo(f"{name:<14}{describe(path)}")
+            typer.echo(f"{name:<16}{describe(path)}")
     return OK
 
 
