@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from astropy import units as u
 from astropy.table import Table
+from matplotlib.figure import Figure
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_density
 from scipy import stats
@@ -17,15 +18,14 @@ from test_cli import assert_refused
 from test_report import Page
 
 import bayesdust as bd
-from bayesdust import gate, summary
+from bayesdust import cli, galaxy_plots, gate, summary
 from bayesdust.catalogs.profile import read_profile
 from bayesdust.errors import BayesdustError
 from bayesdust.inference.posterior import fit
 from bayesdust.inference.profile_draws import _without_prior, profile_of
 from bayesdust.inference.programs import load
-from bayesdust.potentials import GNFW
 from bayesdust.report import write_report
-from bayesdust.runs import Request
+from bayesdust.runs import Request, write_tree
 from bayesdust.units import DENSITY_GEV_CM3
 
 RADII = np.array([4.0, 5.5, 7.0, 8.5, 10.0, 14.0, 20.0, 28.0])
@@ -228,6 +228,20 @@ def test_a_run_becomes_a_profile(smooth):
     )
 
 
+def test_the_folder_of_a_run_is_read(smooth, tmp_path):
+    """Named itself, or by its posterior.nc; names of columns have no meaning there."""
+    tree = fake_run(smooth[0][:500], smooth[1][:500], schema_version=1, chi2_dof=9)
+    write_tree(tree, tmp_path / "posterior.nc")
+    (tmp_path / "run.json").write_text("{}")
+    there = profile_of(tree)
+    for source in (tmp_path, tmp_path / "posterior.nc"):
+        found = cli._profile(source, {}, {})
+        assert (found.source, found.sha256) == (str(tmp_path), there.sha256)
+        np.testing.assert_array_equal(found.target, there.target)
+    with pytest.raises(BayesdustError, match="are for tables, and a run was given"):
+        cli._profile(tmp_path, {"r": "R"}, {})
+
+
 def test_runs_that_tell_nothing_are_refused(smooth):
     after, before = smooth[0], smooth[1]
     for tree, words in (
@@ -391,14 +405,14 @@ def test_matrices_that_are_none_and_units_that_look_wrong():
 
 
 def test_the_figure_is_of_what_was_measured(near):
-    from matplotlib.figure import Figure
-
-    from bayesdust import galaxy_plots
-
     ax = galaxy_plots.halo(near, Figure().subplots())
     measured = next(c for c in ax.containers if c.get_label() == "measured")
     np.testing.assert_allclose(measured.lines[0].get_ydata(), densities(**TRUTH)[:5], rtol=1e-9)
     slope = next(line for line in ax.lines if "NFW" in str(line.get_label()))
     x, y = slope.get_data()
     assert np.diff(np.log(y))[0] / np.diff(np.log(x))[0] == pytest.approx(-1.0, rel=1e-12)
-    assert GNFW(1.0, 1.0, 1.0).inner_slope == 1.0
+    assert "Eilers+2019" in ax.get_legend_handles_labels()[1]
+    mock = near.copy()
+    mock["truth"] = xr.DataTree(xr.Dataset({"gamma": 1.2}))
+    ax = galaxy_plots.halo(mock, Figure().subplots())
+    assert "Eilers+2019" not in ax.get_legend_handles_labels()[1]  # of another galaxy
