@@ -85,41 +85,77 @@ def test_an_exact_profile_gives_its_halo_back(exact):
     assert gate.verdict(exact).failures == ()
 
 
-def test_ranks_of_the_truth_are_uniform():
-    """Truths from the prior, noise on their profiles: 40 posteriors by weighing 20,000 prior draws.
+@pytest.fixture(scope="module")
+def ranks():
+    """Normal scores (40, 3) of truths from the prior in their posteriors, given how they are measured.
 
-    Errors that are said to be three times too small are the wrong model.
+    Posteriors by weighing 20,000 draws of the prior with the model's likelihood.
     """
-    program, rng = load("local_rho_gnfw"), np.random.default_rng(8)
-    start = densities(**TRUTH)
+    program, start = load("local_rho_gnfw"), densities(**TRUTH)
     data = program.prepare(read_profile(table_of(start, 0.1 * start)), {})
     draw = Predictive(program.model, num_samples=20_040, return_sites=NAMES, parallel=True)
     drawn = {k: np.asarray(v) for k, v in draw(jax.random.PRNGKey(3), data).items()}
-    noise = 0.2
     truths, cloud = (
         {k: v[rows] for k, v in drawn.items()} for rows in (slice(40), slice(40, None))
     )
-
     prior = jax.vmap(lambda point: log_density(_prior_alone, (), {}, point)[0])(cloud)
 
-    def ranks(understated):
+    def scores(measure):
         found = []
         for i in range(40):
             one = {k: v[i] for k, v in truths.items()}
-            rho = densities(**one)
-            seen = rho * (1 + noise * rng.normal(size=len(RADII)))
-            measured = read_profile(table_of(seen, noise * rho / understated))
-            at = dataclasses.replace(data, profile=measured)
-            left = jax.vmap(partial(log_densities, program.model, at))
-            weights = np.asarray(jax.nn.softmax(left(cloud) - prior))
-            assert understated > 1 or 1 / np.sum(weights**2) > 15
+            at = dataclasses.replace(data, profile=measure(one))
+            left = jax.vmap(partial(log_densities, program.model, at))(cloud)
+            weights = np.asarray(jax.nn.softmax(left - prior))
             found.append([weights @ (cloud[k] < one[k]) for k in NAMES])
         return stats.norm.ppf(np.clip(found, 1e-4, 1 - 1e-4))
 
-    right = ranks(1.0)
-    assert (stats.chi2.sf(np.sum(right**2, axis=0), 40) > 1e-3).all()
-    assert (abs(right.mean(axis=0)) < 3.3 / np.sqrt(40)).all()
-    wrong = ranks(3.0)
+    return scores
+
+
+def assert_uniform(scores):
+    assert (stats.chi2.sf(np.sum(scores**2, axis=0), 40) > 1e-3).all()
+    assert (abs(scores.mean(axis=0)) < 3.3 / np.sqrt(40)).all()
+
+
+def test_ranks_of_the_truth_are_uniform(ranks):
+    """Errors that are said to be three times too small are the wrong model."""
+    rng, noise = np.random.default_rng(8), 0.2
+
+    def measure(truth, understated=1.0):
+        rho = densities(**truth)
+        seen = rho * (1 + noise * rng.normal(size=len(RADII)))
+        return read_profile(table_of(seen, noise * rho / understated))
+
+    assert_uniform(ranks(measure))
+    wrong = ranks(partial(measure, understated=3.0))
+    assert stats.chi2.sf(np.sum(wrong[:, 2] ** 2), 40) < 1e-6
+
+
+def test_ranks_behind_another_fit_are_uniform(ranks):
+    """Four densities measured, seen through draws of a fit whose prior is smooth and centred too low.
+
+    Its posterior taken for data, the prior counted twice, is the wrong model.
+    """
+    rng, r = np.random.default_rng(9), np.linspace(5.0, 11.0, 10)
+    C_0, m_0 = 3.5e6**2 * np.exp(-0.5 * (r[:, None] - r) ** 2 / 3.0**2), np.full(10, 3e6)
+    C_0 = C_0 + 1e-6 * C_0[0, 0] * np.eye(10)
+    A, S = np.eye(10)[[0, 3, 6, 9]], 4e6**2 * np.eye(4)
+    gain = C_0 @ A.T @ np.linalg.inv(A @ C_0 @ A.T + S)
+    C, before = C_0 - gain @ A @ C_0, rng.multivariate_normal(m_0, C_0, 4000)
+
+    def measure(truth, twice=False):
+        y = A @ densities(**truth, r=r) + 4e6 * rng.normal(size=4)
+        after = rng.multivariate_normal(m_0 + gain @ (y - A @ m_0), C, 4000)
+        found = profile_of(fake_run(after / 1e6, before / 1e6, chi2_dof=9), "runs/mw")
+        if not twice:
+            return found
+        size = np.sqrt(np.diag(found.weights @ C @ found.weights.T))[:, None]
+        weights = found.weights / size
+        return dataclasses.replace(found, weights=weights, target=weights @ after.mean(axis=0))
+
+    assert_uniform(ranks(measure))
+    wrong = ranks(partial(measure, twice=True))
     assert stats.chi2.sf(np.sum(wrong[:, 2] ** 2), 40) < 1e-6
 
 
