@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from bayesdust.catalogs.gaia import gaia_query, read_gaia
     from bayesdust.catalogs.galaxies import galaxy, galaxy_names, galaxy_table, published
     from bayesdust.catalogs.milky_way import MilkyWayStars
+    from bayesdust.catalogs.profile import Profile, read_profile
     from bayesdust.dynamics.map_efficiency import epsilon_from_map
     from bayesdust.gate import verdict
     from bayesdust.inference.posterior import fit
+    from bayesdust.inference.profile_draws import profile_of
     from bayesdust.inference.programs import load as load_model
     from bayesdust.report import write_report
     from bayesdust.summary import summarise
@@ -35,6 +37,7 @@ jax.config.update("jax_enable_x64", True)
 _HOMES = {
     "Galaxy": ("catalogs.facts", "Galaxy"),
     "MilkyWayStars": ("catalogs.milky_way", "MilkyWayStars"),
+    "Profile": ("catalogs.profile", "Profile"),
     "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
     "epsilon_from_map": ("dynamics.map_efficiency", "epsilon_from_map"),
@@ -45,11 +48,13 @@ _HOMES = {
     "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
+    "profile_of": ("inference.profile_draws", "profile_of"),
     "published": ("catalogs.galaxies", "published"),
     "read_dust_cube": ("catalogs.dust", "read_dust_cube"),
     "read_gaia": ("catalogs.gaia", "read_gaia"),
     "read_milky_way": ("catalogs.cartesian", "read_milky_way"),
     "read_places": ("catalogs.cartesian", "read_places"),
+    "read_profile": ("catalogs.profile", "read_profile"),
     "read_stars": ("catalogs.dwarf", "read_stars"),
     "summarise": ("summary", "summarise"),
     "verdict": ("gate", "verdict"),
@@ -59,6 +64,7 @@ __all__ = [
     "BayesdustError",
     "Galaxy",
     "MilkyWayStars",
+    "Profile",
     "SolarFrame",
     "Stars",
     "epsilon_from_map",
@@ -69,11 +75,13 @@ __all__ = [
     "galaxy_names",
     "galaxy_table",
     "load_model",
+    "profile_of",
     "published",
     "read_dust_cube",
     "read_gaia",
     "read_milky_way",
     "read_places",
+    "read_profile",
     "read_stars",
     "summarise",
     "verdict",

@@ -122,7 +122,8 @@ def fit(
         typer.Argument(
             metavar="STARS",
             help="Table of stars (ECSV, FITS, Parquet, CSV, VizieR's TSV) with ra, dec or x, y; "
-            "v_los; v_los_err; perhaps p_member. Milky Way: as for train.",
+            "v_los; v_los_err; perhaps p_member. Milky Way: as for train. local_rho_gnfw: a table of "
+            "r, rho_dm and rho_dm_err, or the folder of a fit of the Milky Way.",
         ),
     ],
     out: Out,
@@ -198,12 +199,18 @@ def fit(
         "photometry_columns": _pairs("--photometry-column", photometry_column),
         "photometry_units": _pairs("--photometry-unit", photometry_unit),
     }
+    of_dwarfs = {"--galaxy": galaxy, "--photometry": photometry}
+    of_stars = {"--points": points, "--weights": weights, "--radius": radius}
+    table: Any
     places = None
     if program.kind == "milky_way":
-        _refuse(program.kind, {"--galaxy": galaxy, "--photometry": photometry})
+        _refuse(program.kind, of_dwarfs)
         table, places = _milky_way(stars, columns, units, weights, radius, points)
+    elif program.kind == "milky_way_profile":
+        _refuse(program.kind, of_dwarfs | of_stars)
+        table = _profile(stars, columns, units)
     else:
-        _refuse(program.kind, {"--points": points, "--weights": weights, "--radius": radius})
+        _refuse(program.kind, of_stars)
         table = _dwarf(stars, galaxy, columns, units, light)
     request = Request(program, table, method, options, settings, points=places)
     return _run(request, out, overwrite, imported)
@@ -242,6 +249,22 @@ def _milky_way(
     if table.cuts is not None:
         logging.warning("%s", table.cuts)
     return table, None if points is None else read_places(points)
+
+
+def _profile(source: Path, columns: dict, units: dict) -> Any:
+    """A measured profile, from a table or from the run that measured it."""
+    from bayesdust.catalogs.profile import read_profile
+    from bayesdust.inference.profile_draws import profile_of
+    from bayesdust.runs import load
+
+    folder = source.parent if source.name == "posterior.nc" else source
+    if not folder.is_dir():
+        return read_profile(source, columns, units)
+    if columns or units:
+        raise BayesdustError(
+            "--column and --unit are for tables, and a run was given: leave them out."
+        )
+    return profile_of(load(folder)[0], folder)
 
 
 @app.command()
@@ -346,7 +369,7 @@ def models(context: typer.Context) -> int:
 
     if context.invoked_subcommand is None:
         for name, path in shipped().items():
-            typer.echo(f"{name:<14}{describe(path)}")
+            typer.echo(f"{name:<16}{describe(path)}")
     return OK
 
 

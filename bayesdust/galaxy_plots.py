@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesdust.errors import BayesdustError
-from bayesdust.plots import draw_bands, legend, mark, plain_numbers
-from bayesdust.style import BLACK, BLUE, GREY
+from bayesdust.literature import local_dark_matter, published_values
+from bayesdust.plots import beside, draw_bands, legend, mark, plain_numbers, point_style
+from bayesdust.style import BLACK, BLUE, GREEN, GREY
 from bayesdust.summary import dataset
+from bayesdust.units import DENSITY_GEV_CM3
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +44,51 @@ def density(tree: DataTree, ax: Axes) -> Axes:
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$\rho_{\rm DM}(r)$ [M$_\odot$ kpc$^{-3}$]")
     legend(ax)
     return ax
+
+
+def halo(tree: DataTree, ax: Axes) -> Axes:
+    """The halo fitted to a measured profile [Msun/kpc3] against r [kpc], with what was measured.
+
+    Beside it published densities at the Sun, spread by at most 3 % in radius, unless the truth is known,
+    and the slope -1 of an NFW halo's centre.
+    """
+    draw_bands(tree, ax, "rho_dm_r", "r")
+    r = dataset(tree, "posterior")["r"].values
+    ends = _measured(tree, ax)
+    middle = np.nanmedian(dataset(tree, "posterior")["rho_dm_r"].values[..., 0])
+    inner = np.array([r[0], 0.3 * r[-1]])
+    label = "slope of an NFW centre, $-1$"
+    ax.plot(inner, middle * r[0] / inner, color=GREEN, ls="-.", lw=1.0, label=label)
+    place = sun(tree)
+    if place is not None:
+        r_sun = float(np.linalg.norm(place))
+        _mark_sun(ax, r_sun)
+        if "truth" not in tree.children:
+            _local(ax, r_sun)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0.7 * ends[0]), max(high, 1.4 * ends[1]))
+    plain_numbers(ax.xaxis)
+    ax.set(xlabel="$r$ [kpc]", ylabel=r"$\rho_{\rm DM}(r)$ [M$_\odot$ kpc$^{-3}$]")
+    legend(ax)
+    return ax
+
+
+def _measured(tree: DataTree, ax: Axes) -> tuple[float, float]:
+    """The measured densities with their errors; the lowest and the highest positive one."""
+    rho = dataset(tree, "observed_data")["rho_dm"]
+    error = dataset(tree, "constant_data")["rho_dm_err"].values
+    style: dict[str, Any] = {"color": BLACK, "fmt": "o", "ms": 3.5, "lw": 1.1, "zorder": 4}
+    ax.errorbar(rho["radius"].values, rho.values, error, label="measured", **style)
+    seen = rho.values[rho.values > 0]
+    return (float(seen.min()), float(seen.max())) if seen.size else (math.inf, 0.0)
+
+
+def _local(ax: Axes, r_sun: float) -> None:
+    """Published densities at the Sun."""
+    points = published_values(local_dark_matter(), "rho_dm_sun")
+    for i, (x, point) in enumerate(zip(beside(r_sun, len(points)), points, strict=True)):
+        value, minus, plus = (number / DENSITY_GEV_CM3 for number in point[:3])
+        ax.errorbar(x, value, [[minus], [plus]], **point_style(i), label=point[3].split(",")[0])
 
 
 def circular_velocity(tree: DataTree, ax: Axes) -> Axes:

@@ -9,10 +9,11 @@ import numpy as np
 
 from bayesdust import galaxy_plots
 from bayesdust.errors import BayesdustError
+from bayesdust.literature import local_dark_matter
 from bayesdust.report_figures import Spec, drawn, of_the_draws, on_axes
-from bayesdust.report_numbers import find_row, format_row, headlines
+from bayesdust.report_numbers import comparison, find_row, format_row, headlines
 from bayesdust.style import decimals, fixed
-from bayesdust.summary import dataset, points_listed
+from bayesdust.summary import dataset, is_profile, points_listed
 
 if TYPE_CHECKING:
     from astropy.table import Row, Table
@@ -27,6 +28,8 @@ _HEADLINES = (  # label, row of the summary, unit, factor (0: the value itself)
     ("circular velocity at 8 kpc", "v_circ[8kpc]", "km s⁻¹", 0.0),
     ("Σ(<1.1 kpc) at the Sun", "sigma_1.1kpc", "M⊙ pc⁻²", 0.0),
     ("inner slope γ of the halo", "gamma", "", 0.0),
+    ("slope of ρ at the Sun", "slope_sun", "", 0.0),
+    ("scale radius of the halo", "r_s", "kpc", 0.0),
 )
 _COLUMNS = (  # of the table of points: label, unit, row of the summary, factor
     ("a_x", "(km s⁻¹)² kpc⁻¹", "acceleration[ax,{}]", 1.0),
@@ -36,6 +39,13 @@ _COLUMNS = (  # of the table of points: label, unit, row of the summary, factor
     ("ρ", "10⁶ M⊙ kpc⁻³", "rho[{}]", 1e-6),
     ("ρ of dark matter", "10⁶ M⊙ kpc⁻³", "rho_dm[{}]", 1e-6),
     ("ε", "", "epsilon[{}]", 1.0),
+)
+_MASS = (
+    "Σ(<1.1 kpc), the column within 1.1 kpc of the plane, and the circular velocity count all mass."
+)
+_HALO = (
+    "The halo is spherical. γ is the slope −d ln ρ/d ln r at the centre, which radii near the Sun do not "
+    "see: what they tell is the slope at the Sun, between γ and 3."
 )
 _BANDS = (
     "median, 68 and 95 % bands of the posterior (blue) over the 95 % band of the prior (grey). "
@@ -47,20 +57,22 @@ def context(tree: DataTree, table: Table, share: Table) -> dict[str, Any]:
     """The variables of the template that differ from those of a dwarf galaxy."""
     posterior = dataset(tree, "posterior")
     count = posterior.sizes.get("point", 0)
+    alone = is_profile(tree)
+    published = None if "truth" in tree.children else local_dark_matter()
     pointwise = [name for name, v in posterior.data_vars.items() if "point" in v.dims]
     return {
-        "title": "Milky Way: forces, dark matter and dust",
+        "title": f"Milky Way: {'the dark halo' if alone else 'forces, dark matter and dust'}",
         "remarks": _fit(tree, table),
         "headlines": list(headlines(tree, table, share, wanted=_HEADLINES)),
         "nothing": "The model defines neither the dark-matter density at the Sun nor v_circ.",
         "prior_note": "",
-        "assumptions": [
-            "Σ(<1.1 kpc), the column within 1.1 kpc of the plane, and the circular velocity count "
-            "all mass."
-        ],
+        "assumptions": [_HALO if alone else _MASS],
         "dispersion": "",
-        "comparison": [],
-        "figures": list(drawn([*_figures(tree), *of_the_draws(tree, table)])),
+        "comparison": list(comparison(table, published, None)),
+        "comparison_note": "Density of dark matter at the Sun, with 68 % errors. Methods and samples differ.",
+        "figures": list(
+            drawn([*(_of_a_halo if alone else _figures)(tree), *of_the_draws(tree, table)])
+        ),
         "rows": [r for r in map(format_row, table) if r["name"].split("[")[0] not in pointwise],
         "points": list(_points(tree, table)),
         "point_columns": [(label, unit) for label, unit, *_ in _COLUMNS],
@@ -76,8 +88,9 @@ def _fit(tree: DataTree, table: Table) -> list[str]:
     row, dof = find_row(table, "chi2"), tree.attrs.get("chi2_dof")
     if row is None or dof is None:
         return []
+    what = "The profile is" if is_profile(tree) else "The sums over the stars are"
     return [
-        f"The sums over the stars are fitted with chi2 = {row['median']:.0f} (median; "
+        f"{what} fitted with chi2 = {row['median']:.0f} (median; "
         f"{row['q16']:.0f} to {row['q84']:.0f}, 68 %) for {int(dof)} degrees of freedom."
     ]
 
@@ -129,7 +142,20 @@ def _facts(tree: DataTree) -> Iterator[tuple[str, str]]:
         if dim in posterior.coords and posterior.sizes[dim]:
             grid = posterior[dim].values
             yield label, f"{grid.size}, from {grid.min():.3g} to {grid.max():.3g} kpc"
-    yield "points", str(posterior.sizes.get("point", 0))
+    if not is_profile(tree):
+        yield "points", str(posterior.sizes.get("point", 0))
+
+
+def _of_a_halo(tree: DataTree) -> list[Spec]:
+    return [
+        Spec(
+            "Radial profile",
+            "Density of the dark matter: what was measured, with standard errors that may be correlated, "
+            f"and the halo fitted to it, {_BANDS} Orange: published densities at the Sun.",
+            "full",
+            partial(on_axes, galaxy_plots.halo, tree, size=(9.6, 5.0)),
+        )
+    ]
 
 
 def _figures(tree: DataTree) -> list[Spec]:

@@ -20,6 +20,7 @@ from bayesdust.summary import (
     is_constant,
     is_independent,
     is_milky_way,
+    is_profile,
     parameters,
     scalars,
     summarise,
@@ -38,6 +39,21 @@ PARETO_K_MAX = 0.7
 DISPERSION_FACTOR = 2.0  # between sigma_los at R_half and the published one
 DISPERSION_MAX = 30.0  # km/s, where none is published
 CHI2_SIGMAS = 5.0  # above the degrees of freedom, in the sd of chi2
+
+# Name of the check of chi2, what it is of, and what it means where it is too large
+_SUMS = (
+    "fit",
+    "The sums over the stars have",
+    "the Boltzmann equation does not hold for these stars, this dust and this potential. The stars may "
+    "be out of equilibrium or chosen by more than their place, or the dust or the potential may need "
+    "more freedom.",
+)
+_PROFILE = (
+    "profile",
+    "The measured profile has",
+    "no halo of this form has these densities. Their errors may be too small, or correlated (give "
+    "covariances), or the densities may hold more than a halo.",
+)
 
 
 class Check(NamedTuple):
@@ -133,21 +149,16 @@ def _check_fit(tree: DataTree) -> Check:
         return Check("fit", math.nan, math.nan, False, sentence)
     value, limit = float(np.median(found.draws)), dof + CHI2_SIGMAS * math.sqrt(2 * dof)
     ok = value <= limit
+    name, what, reason = _PROFILE if is_profile(tree) else _SUMS
     sentence = (
-        f"The sums over the stars have chi2 = {value:.0f} (median) for {dof:.0f} degrees of freedom "
+        f"{what} chi2 = {value:.0f} (median) for {dof:.0f} degrees of freedom "
         f"(at most {limit:.0f} wanted)"
     )
-    if ok:
-        sentence += "."
-    elif math.isnan(value):
-        sentence = "chi2 of the sums is not finite in every draw, so the fit is unproven."
+    if math.isnan(value):
+        sentence = "chi2 is not finite in every draw, so the fit is unproven."
     else:
-        sentence += (
-            ": the Boltzmann equation does not hold for these stars, this dust and this potential. "
-            "The stars may be out of equilibrium or chosen by more than their place, or the dust "
-            "or the potential may need more freedom."
-        )
-    return Check("fit", value, limit, ok, sentence)
+        sentence += "." if ok else f": {reason}"
+    return Check(name, value, limit, ok, sentence)
 
 
 def _worst(table: Table, column: str, sign: float) -> tuple[str, float]:

@@ -6,12 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdust.units import DENSITY_GEV_CM3
+
 if TYPE_CHECKING:
     from astropy.table import Table
 else:  # heavy, and only its objects are needed here
     Table = Any
 
 FAR = 0.5  # dex
+_SOLAR = 1e9 * DENSITY_GEV_CM3  # GeV/cm3 of 1 Msun/pc3
+#: density of dark matter at the Sun as published: value, errors, to GeV/cm3, reference
+_LOCAL = (
+    (0.013, 0.003, 0.003, _SOLAR, "McKee+2015, ApJ 814, 13"),
+    (0.46, 0.09, 0.07, 1.0, "Sivertsson+2018, MNRAS 478, 1677"),
+    (0.30, 0.03, 0.03, 1.0, "Eilers+2019, ApJ 871, 120"),
+    (0.47, 0.05, 0.05, 1.0, "Lim+2023, arXiv:2305.13358"),
+    (0.44, 0.13, 0.13, 1.0, "Söding+2025, arXiv:2506.02956"),
+)
+
+
+def local_dark_matter() -> Table:
+    """Published densities of dark matter at the Sun [GeV/cm3], columns as of `galaxies.published`."""
+    from astropy.table import Table
+
+    return Table(
+        rows=[
+            ("rho_dm_sun", value * to, minus * to, plus * to, "GeV/cm3", reference)
+            for value, minus, plus, to, reference in _LOCAL
+        ],
+        names=("quantity", "value", "err_minus", "err_plus", "unit", "reference"),
+    )
 
 
 def published_values(

@@ -163,10 +163,10 @@ def density_profile(tree: DataTree, ax: Axes, published: Table | None = None) ->
     draw_bands(tree, ax, "rho", "r")
     _mark_radii(tree, ax)
     points = published_values(published, "log10_rho[0.15kpc]")
-    places = _beside(0.15, len(points))
+    places = beside(0.15, len(points))
     for i, (x, (value, minus, plus, label)) in enumerate(zip(places, points, strict=True)):
         error = 10.0**value * np.array([[1 - 10.0**-minus], [10.0**plus - 1]])
-        ax.errorbar(x, 10.0**value, error, **_point(i), label=plain(label))
+        ax.errorbar(x, 10.0**value, error, **point_style(i), label=plain(label))
     ax.set(xlabel="$r$ [kpc]", ylabel=r"$\rho_{\rm DM}(r)$ [M$_\odot$ kpc$^{-3}$]")
     legend(ax)
     return ax
@@ -203,7 +203,7 @@ def plain_numbers(axis: Any) -> None:
 # --- J against angle -----------------------------------------------------------------------------
 
 
-def _point(index: int) -> dict[str, Any]:
+def point_style(index: int) -> dict[str, Any]:
     return {
         "fmt": "osDv^<>"[index % 7],
         "color": ORANGE,
@@ -216,7 +216,7 @@ def _point(index: int) -> dict[str, Any]:
     }
 
 
-def _beside(x: float, count: int) -> list[float]:
+def beside(x: float, count: int) -> list[float]:
     """Places for `count` points at x, side by side within 3 % of it."""
     return [x] if count == 1 else [float(place) for place in x * np.linspace(0.97, 1.03, count)]
 
@@ -231,10 +231,10 @@ def j_profile(tree: DataTree, ax: Axes, published: Table | None = None) -> Axes:
     ends = [float(q[0].min()), float(q[4].max())]
     for angle in published_angles(published):
         points = published_values(published, f"log10_J[{angle:g}deg]")
-        for x, point in zip(_beside(angle, len(points)), points, strict=True):
+        for x, point in zip(beside(angle, len(points)), points, strict=True):
             value, minus, plus, label = point
             seen = label in references
-            style = _point(references.setdefault(label, len(references)))
+            style = point_style(references.setdefault(label, len(references)))
             text = None if seen else plain(label)
             ax.errorbar(x, value, [[minus], [plus]], **style, label=text)
             ends += [value - minus, value + plus]
@@ -299,7 +299,7 @@ def _binned_points(
         middle, low, high = rings.weighted_radii(radius[ring], p[ring])
         if replicas:
             tops.append(_draw_box(ax, low, high, [fit.best(w, ring, q) for w, q in replicas]))
-        tops.append(_draw_point(ax, middle, fit.interval(v, ring)))
+        tops.append(_drawpoint_style(ax, middle, fit.interval(v, ring)))
     members = radius[p > 0.5] if (p > 0.5).any() else radius
     inner, outer = np.quantile(members, [0.01, 1.0])
     return float(inner), float(outer), max(tops)
@@ -314,7 +314,9 @@ def _draw_box(ax: Axes, low: float, high: float, estimates: list[float]) -> floa
     return upper
 
 
-def _draw_point(ax: Axes, x: float, interval: tuple[float, float, float, float | None]) -> float:
+def _drawpoint_style(
+    ax: Axes, x: float, interval: tuple[float, float, float, float | None]
+) -> float:
     """A dispersion with its error bar, or the arrow of an upper limit; the highest value drawn."""
     best, lower, upper, limit = interval
     style: dict[str, Any] = {"color": BLACK, "ms": 4, "capsize": 2, "zorder": 4, "lw": 1.1}

@@ -41,6 +41,7 @@ CHECKS = {
     "pareto_k": "Pareto k",
     "plausible": "plausible dispersion",
     "fit": "fit of the sums",
+    "profile": "fit of the profile",
 }
 FACTS = (  # key of the galaxy, label, unit
     ("ra", "right ascension", "deg"),
@@ -149,6 +150,8 @@ def _dwarf_context(
         "assumptions": _assumptions(tree, table),
         "dispersion": limit.sentence if limit and not limit.is_upper_limit else "",
         "comparison": list(comparison(table, published, limit)),
+        "comparison_note": "Logarithms to base 10, with 68 % errors. Methods and samples differ; the values "
+        "are to overlap, not to agree.",
         "figures": list(figures(tree, table, published)),
         "rows": [format_row(row) for row in table],
         "points": [],
@@ -177,6 +180,8 @@ def _banner(outcome: Verdict) -> str:
             return "Implausible for a dwarf galaxy: these numbers are not to be used."
         if [check.name for check in outcome.failures] == ["fit"]:
             return "The equation is not fulfilled: these numbers are not to be used."
+        if [check.name for check in outcome.failures] == ["profile"]:
+            return "The halo does not fit the profile: these numbers are not to be used."
         return "Diagnostics failed: these numbers are not to be used."
     if outcome.method.lower().startswith("vi"):
         return "Diagnostics passed: the variational guide covers the posterior."

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.catalogs.galaxies import published
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.profile import Profile
 from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import Verdict
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
-KINDS = {"dwarf": "a dwarf galaxy", "milky_way": "the Milky Way"}
+Catalogue = Stars | MilkyWayStars | Profile
+#: kind of model -> what it is of, and what it is fitted to
+KINDS: dict[str, tuple[str, type]] = {
+    "dwarf": ("a dwarf galaxy", Stars),
+    "milky_way": ("the Milky Way", MilkyWayStars),
+    "milky_way_profile": ("a profile of the Milky Way's dark matter", Profile),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Request:
     """
 
     program: Program
-    stars: Stars | MilkyWayStars
+    stars: Catalogue
     method: str = "nuts"
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -52,11 +59,12 @@ class Request:
     points: Float[np.ndarray, "m 3"] | None = None
 
     def __post_init__(self) -> None:
-        milky_way = isinstance(self.stars, MilkyWayStars)
-        if milky_way != (self.program.kind == "milky_way"):
+        wanted, kind = KINDS[self.program.kind]
+        if not isinstance(self.stars, kind):
+            read = next(name for name, kind in KINDS.values() if isinstance(self.stars, kind))
             raise BayesdustError(
-                f"{self.program.name} is a model of {KINDS[self.program.kind]}, and "
-                f"{self.stars.source} was read as stars of {KINDS['milky_way' if milky_way else 'dwarf']}."
+                f"{self.program.name} is a model of {wanted}, and {self.stars.source} was read as that "
+                f"of {read}."
             )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def run(
     return verdict
 
 
-def _facts(stars: Stars | MilkyWayStars) -> dict[str, Any]:
+def _facts(stars: Catalogue) -> dict[str, Any]:
     """What decides a fit beside the table of stars itself."""
     if isinstance(stars, MilkyWayStars):
         ball = [*stars.centre, stars.radius]
@@ -141,6 +149,8 @@ def _facts(stars: Stars | MilkyWayStars) -> dict[str, Any]:
             "ball": ball,
             "weights": stars.weights_from,
         }
+    if isinstance(stars, Profile):
+        return {"sun": list(map(float, stars.sun))}
     return {"photometry": stars.photometry_sha256, "galaxy": stars.galaxy.to_dict()}
 
 

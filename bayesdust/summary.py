@@ -60,8 +60,13 @@ def is_independent(tree: DataTree) -> bool:
 
 
 def is_milky_way(tree: DataTree) -> bool:
-    """Whether the draws are of the Milky Way's force and dust (root attribute `kind`), not of a dwarf."""
-    return str(tree.attrs.get("kind", "dwarf")) == "milky_way"
+    """Whether the draws are of the Milky Way (root attribute `kind`), not of a dwarf."""
+    return str(tree.attrs.get("kind", "dwarf")).startswith("milky_way")
+
+
+def is_profile(tree: DataTree) -> bool:
+    """Whether they are of a halo fitted to a measured profile of the Milky Way's dark matter."""
+    return str(tree.attrs.get("kind", "dwarf")) == "milky_way_profile"
 
 
 def parameters(tree: DataTree) -> list[str]:

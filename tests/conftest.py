@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import jaxtyping
@@ -70,6 +71,21 @@ def dusty_stars(dusty):
     return read_milky_way(
         dusty.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: words -> (exit code, stdout, stderr)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        from bayesdust.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["bayesdust", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -23,21 +23,6 @@ ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default"}
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: words -> (exit code, stdout, stderr)."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        from bayesdust.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["bayesdust", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a model, a table and a galaxy, where the command is given."""
     monkeypatch.chdir(lay_out(tmp_path))

@@ -19,8 +19,9 @@ from numpyro.infer import Predictive
 
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.profile import Profile
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import dwarf, dwarf_data, galaxy_posterior
+from bayesdust.inference import dwarf, dwarf_data, galaxy_posterior, profile
 from bayesdust.inference.draws import (
     attributes,
     check_method,
@@ -118,18 +119,19 @@ DIMENSIONS = {
 
 def fit(
     model: str | Path | Program,
-    stars: Stars | MilkyWayStars,
+    stars: Stars | MilkyWayStars | Profile,
     *,
     method: str = "nuts",
     options: Mapping[str, Any] | None = None,
     points: Float[np.ndarray, "m 3"] | None = None,
     **settings: Any,
 ) -> "DataTree":
-    """Posterior of a dwarf galaxy's dark matter, or of the Milky Way's force, as one ArviZ DataTree.
+    """Posterior of a dwarf galaxy's dark matter, or of the Milky Way's force or halo, as one ArviZ DataTree.
 
     `model` is a shipped model's name, a path, or a loaded `Program`; `options` go to its `prepare`;
     `method` is "nuts", "vi-flow" (or "vi") or "vi-normal"; `settings` are the fields of `nuts.Plan`
     (num_warmup, num_draws, num_chains, seed, ...) or `variational.Plan` (num_steps, num_draws, ...).
+    `stars` may be a measured profile (`read_profile`, `profile_of`), for a model of that.
     `points` (m, 3) [kpc] are the places at which a model of the Milky Way answers.
 
     Raises BayesdustError on a model that breaks the contract, an unknown method, option or setting.
@@ -139,6 +141,8 @@ def fit(
         return galaxy_posterior.fit(
             program, stars, points, method=method, options=options, **settings
         )
+    if isinstance(stars, Profile):
+        return profile.fit(program, stars, method=method, options=options, **settings)
     if program.kind != "dwarf" or program.model is None:
         raise BayesdustError(f"{program.path} is not a NumPyro model of a dwarf galaxy.")
     check_method(method)

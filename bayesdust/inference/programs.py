@@ -15,7 +15,7 @@ from typing import Any
 
 from bayesdust.errors import BayesdustError
 
-KINDS = ("dwarf", "milky_way")
+KINDS = ("dwarf", "milky_way", "milky_way_profile")
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Program:
     ----------
     name : file name without `.py`
     path : of the file
-    kind : "dwarf" or "milky_way"
+    kind : "dwarf", "milky_way" or "milky_way_profile"
     model : NumPyro program of the prepared data, or None where `posterior` is defined
     posterior : (data, key) -> draws, or None
     prepare : (stars, options) -> data, or None; of the Milky Way (stars, options, points,
-        **more) -> data
+        **more) -> data, of its profile (profile, options) -> data
     sha256 : of the file's bytes
     """
 
