@@ -370,6 +370,11 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
         notes.append(
             "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
         )
+    if chosen["efficiency"] == "magnitudes":
+        notes.append(
+            "The dust is fitted in parts of the sky of some 200 stars: behind smaller clouds epsilon comes "
+            "out too high and its interval too narrow (docs/results/dust.md)."
+        )
     if chosen["errors"] == "ignored":
         notes.append(
             "The stars' errors are left out of account: none are given, or errors=ignored."
