@@ -86,8 +86,8 @@ def main() -> None:
         "# The dust told by magnitudes",
         "",
         f"`fit_dust` on mocks of {STARS:,} stars behind clouds of their own, no motions used. Draws of "
-        f"epsilon at {PLACES:,} places within 3 kpc and 0.3 kpc of the plane: z = (truth - mean)/sd where the "
-        f"sd is {UNCERTAIN} or more. Right intervals have a mean z of 0, an rms of 1, and 95 % inside. "
+        f"epsilon at {PLACES:,} places within 3 kpc and 0.3 kpc of the plane: z = (truth - mean)/sd where "
+        f"the sd is {UNCERTAIN} or more. Right intervals have a mean z of 0, an rms of 1, and 95 % inside. "
         f"Error: mean of epsilon less the truth where that is below {DUSTY}. Weights: the mean of the stars' "
         "1/epsilon over the true one.",
         "",
