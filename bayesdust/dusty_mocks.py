@@ -215,7 +215,7 @@ class DustySurvey(DiscStars):
         mu, A = _dimming(x, self.dust)
         each = _each(self.luminosity, len(self.galaxy.components))
         shares = np.stack([one.share(self.limit - mu - A) for one in each])
-        if len(set(each)) == 1:
+        if len(each) == 1:
             return shares[0]
         there = _everywhere(self.galaxy.log_densities, jnp.asarray(x)).T
         return np.asarray(np.sum(jax.nn.softmax(there, axis=0) * shares, axis=0))
@@ -235,13 +235,15 @@ def _everywhere(function: Callable[[Array], Array], places: Array) -> Array:
 
 
 def _each(luminosity: Luminosities, number: int) -> tuple[LuminosityFunction, ...]:
-    """One luminosity function a component."""
-    each = (luminosity,) * number if isinstance(luminosity, LuminosityFunction) else luminosity
-    if len(each) != number:
+    """One luminosity function a component, or the one of all."""
+    if isinstance(luminosity, LuminosityFunction):
+        return (luminosity,)
+    if len(luminosity) != number:
         raise BayesdustError(
-            f"{len(each)} luminosity functions were given for {number} components: give one, or one each"
+            f"{len(luminosity)} luminosity functions were given for {number} components: give one, or one "
+            "each"
         )
-    return each
+    return luminosity
 
 
 def _dimming(x: Places, dust: Dust) -> tuple[Numbers, Numbers]:
@@ -267,11 +269,9 @@ def observe(
     mu, A = _dimming(stars.x, dust)
     # of the same random numbers, whichever component a star is of
     seeds = [generator(seed, "dusty_mocks.observe") for _ in each]
-    number = len(stars.x)
-    M = np.choose(
-        stars.component, [one.draw(rng, number) for one, rng in zip(each, seeds, strict=True)]
-    )
-    epsilon = np.choose(stars.component, [one.share(limit - mu - A) for one in each])
+    which, number = stars.component % len(each), len(stars.x)
+    M = np.choose(which, [one.draw(rng, number) for one, rng in zip(each, seeds, strict=True)])
+    epsilon = np.choose(which, [one.share(limit - mu - A) for one in each])
     seen = M + mu + A < limit
     return DustySurvey(
         x=stars.x[seen],

@@ -299,7 +299,7 @@ def _binned_points(
         middle, low, high = rings.weighted_radii(radius[ring], p[ring])
         if replicas:
             tops.append(_draw_box(ax, low, high, [fit.best(w, ring, q) for w, q in replicas]))
-        tops.append(_drawpoint_style(ax, middle, fit.interval(v, ring)))
+        tops.append(_draw_point(ax, middle, fit.interval(v, ring)))
     members = radius[p > 0.5] if (p > 0.5).any() else radius
     inner, outer = np.quantile(members, [0.01, 1.0])
     return float(inner), float(outer), max(tops)
@@ -314,9 +314,7 @@ def _draw_box(ax: Axes, low: float, high: float, estimates: list[float]) -> floa
     return upper
 
 
-def _drawpoint_style(
-    ax: Axes, x: float, interval: tuple[float, float, float, float | None]
-) -> float:
+def _draw_point(ax: Axes, x: float, interval: tuple[float, float, float, float | None]) -> float:
     """A dispersion with its error bar, or the arrow of an upper limit; the highest value drawn."""
     best, lower, upper, limit = interval
     style: dict[str, Any] = {"color": BLACK, "ms": 4, "capsize": 2, "zorder": 4, "lw": 1.1}

@@ -1,5 +1,6 @@
 """The Milky Way of neural networks: what they are, how they enter the sums, what is kept of them."""
 
+import dataclasses
 import json
 
 import jax
@@ -131,3 +132,20 @@ def test_weights_are_kept_out_of_the_posterior(data, dusty_stars):
     for name, variable in tree["posterior"].data_vars.items():
         assert {"units", "long_name"} <= set(variable.attrs), name
     assert {"ln_sigma", "rho_dm_sun", "acceleration[az,1]"} <= set(summarise(tree)["name"])
+
+
+def test_epsilon_of_the_field_and_none_in_the_prior(data, dusty_stars):
+    """The map's draws times exp of the field, at most one; the map is no prior."""
+    program, number = load("mw_cbe_neural"), 20
+    mapped = np.linspace(0.3, 0.9, 8)[:, None] * np.ones(len(POINTS))
+    free = dataclasses.replace(data, options=data.options | {"efficiency": "free"}, epsilon=mapped)
+    z = {name: value[:, :number] for name, value in prior_latents(program.model, free, 0).items()}
+    stats = {"diverging": np.zeros((1, number), dtype=bool)}
+    tree = galaxy_posterior.assemble(program, dusty_stars, free, Draws(z, stats), 0, "nuts")
+    epsilon = tree["posterior"]["epsilon"].values
+    assert epsilon.shape == (1, number, len(POINTS))
+    assert np.all((epsilon > 0) & (epsilon <= 1))
+    assert not np.isin(epsilon, mapped).any()  # the field is in it
+    for group in ("posterior", "prior"):
+        assert "ln_epsilon" not in tree[group]
+    assert "epsilon" not in tree["prior"]

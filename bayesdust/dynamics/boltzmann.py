@@ -125,6 +125,20 @@ def accelerations_and_dust(
     return jax.vmap(acceleration_and_dust)(v, score_x, score_v, weights)
 
 
+def principal(
+    normal: Float[Array, "p p"],
+) -> tuple[Float[Array, " p"], Float[Array, " p"], Float[Array, "p p"]]:
+    """Lengths of a design's columns, and of the design with columns of length one, from A^T A: squared
+    singular values, the smallest first, and their axes (p, p), one a column."""
+    length = jnp.sqrt(jnp.diagonal(normal))
+    return length, *jnp.linalg.eigh(normal / jnp.outer(length, length))
+
+
+def informative(squares: Float[Array, " p"]) -> Bool[Array, " p"]:
+    """Which of `principal`'s directions the velocities tell, by RCOND."""
+    return squares > RCOND**2 * squares[-1]
+
+
 def _least_squares(
     design: Float[Array, "K p"], known: Float[Array, " K"], weights: Float[Array, " K"] | None
 ) -> Solution:
@@ -141,9 +155,8 @@ def _least_squares(
     A = jnp.where(present[:, None], design, 0.0).astype(float)
     t = jnp.where(present, known, 0.0).astype(float)
     normal = A.T @ (w[:, None] * A)
-    length = jnp.sqrt(jnp.diagonal(normal))
-    squares, axes = jnp.linalg.eigh(normal / jnp.outer(length, length))
-    degenerate = ~(squares[0] > RCOND**2 * squares[-1])
+    length, squares, axes = principal(normal)
+    degenerate = ~informative(squares)[0]
     # at a degenerate place the floor lets the tied directions rule the correlation
     squares = jnp.maximum(squares, jnp.finfo(float).eps * squares[-1])
     inverse = (axes / squares) @ axes.T

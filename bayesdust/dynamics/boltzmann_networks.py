@@ -41,9 +41,10 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.dynamics.boltzmann import (
-    RCOND,
     accelerations,
     accelerations_and_dust,
+    informative,
+    principal,
     tail_weights,
 )
 from bayesdust.errors import BayesdustError
@@ -171,9 +172,8 @@ def flow_equations(
 def _quadratic(rows: Array, t: Array, w: Array) -> tuple[Array, Array, Array]:
     """root (p, p), target (p,), rest () of (2); directions without information are left free."""
     normal, slope = rows.T @ (w[:, None] * rows), rows.T @ (w * t)
-    length = jnp.sqrt(jnp.diagonal(normal))
-    squares, axes = jnp.linalg.eigh(normal / jnp.outer(length, length))
-    known = squares > RCOND**2 * squares[-1]
+    length, squares, axes = principal(normal)
+    known = informative(squares)
     size = jnp.sqrt(jnp.where(known, squares, 1.0))
     target = -jnp.where(known, axes.T @ (slope / length) / size, 0.0)
     root = jnp.where(known, size, 0.0)[:, None] * axes.T * length

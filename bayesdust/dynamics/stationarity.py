@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, moments
+from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, moments, two_forces
 from bayesdust.errors import BayesdustError
 
 FEWEST = 30  # stars of a bump
@@ -99,13 +99,7 @@ def splits(
 
     Raises BayesdustError where a side has no bump.
     """
-
-    def parts(x: Array) -> Array:
-        a = acceleration(x)
-        horizontal = a * jnp.array([1.0, 1.0, 0.0])
-        return jnp.stack([horizontal, a - horizontal])
-
-    found = moments(tests, stars, parts)
+    found = moments(tests, stars, two_forces(acceleration))
     C = _covariance(tests, stars, acceleration, extra)
     constant, force = np.asarray(found.constant), np.asarray(found.force)
     return {name: _split(name, side, constant, force, C) for name, side in sides.items()}
@@ -144,18 +138,12 @@ def _covariance(
 
 def _counts(tests: Bumps, stars: Sample) -> Float[np.ndarray, " m"]:
     """Weighted number of stars in each bump, by its own weight; BayesdustError where they are few."""
-
-    @jax.jit
-    @jax.vmap
-    def bumps(x: Array) -> Array:
-        q = jnp.sum(((x - tests.centres) / tests.widths) ** 2, axis=1)
-        return jnp.maximum(1 - q, 0.0) ** 3
-
+    windows = jax.jit(jax.vmap(tests.windows))
     x, w = stars.x.reshape(-1, 3), stars.weights.ravel()
     weighted, plain = np.zeros((2, len(tests.centres)))
     for first in range(0, len(x), _CHUNK):
         part = slice(first, first + _CHUNK)
-        inside = np.asarray(bumps(x[part]))
+        inside = np.asarray(windows(x[part]))
         weighted += w[part] @ inside
         plain += (inside > 0).sum(axis=0) / stars.x.shape[1]
     if plain.min() < FEWEST:

@@ -98,10 +98,14 @@ class Bumps(eqx.Module):
         """How many test functions there are."""
         return 9 * len(self.centres)
 
+    def windows(self, x: Float[Array, "3"]) -> Float[Array, " m"]:
+        """The bumps in place alone, one at their centres and zero from their edges on."""
+        q = jnp.sum(((x - self.centres) / self.widths) ** 2, axis=1)
+        return jnp.maximum(1 - q, 0.0) ** 3
+
     def values(self, x: Float[Array, "3"], v: Float[Array, "3"]) -> Float[Array, " k"]:
         """g of one star."""
-        q = jnp.sum(((x - self.centres) / self.widths) ** 2, axis=1)
-        bumps = jnp.maximum(1 - q, 0.0) ** 3
+        bumps = self.windows(x)
         cylindrical = CylindricalVelocity().transform(v, x)
         u = (cylindrical - jnp.array([0.0, self.v_phi, 0.0])) / self.v_scale
         squares = jnp.stack([u[i] * u[j] for i in range(3) for j in range(i, 3)])
@@ -171,6 +175,17 @@ class Pilot(eqx.Module):
         if self.grad_ln_epsilon is None:
             return term
         return term + tests.values(x, v) * (self.grad_ln_epsilon(x) @ v)
+
+
+def two_forces(acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]]) -> Basis:
+    """The horizontal and the vertical part (2, 3) of an acceleration, as two functions of free size."""
+
+    def parts(x: Array) -> Array:
+        a = acceleration(x)
+        horizontal = a * jnp.array([1.0, 1.0, 0.0])
+        return jnp.stack([horizontal, a - horizontal])
+
+    return parts
 
 
 def moments(

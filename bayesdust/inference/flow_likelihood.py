@@ -26,7 +26,6 @@ parameters:
 This is for a plain sample covariance; with a shrunk one and the terms of b in it, it errs on the wide side.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import equinox as eqx
@@ -44,9 +43,9 @@ from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
 from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
+from bayesdust.inference.galaxy_data import Progress
 from bayesdust.potentials.base import Potential
 
-Progress = Callable[[int, int, str], None]
 FEWEST = 12  # members, whatever the number of cells
 
 

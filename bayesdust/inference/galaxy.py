@@ -39,9 +39,8 @@ OPTIONS = galaxy_data.OPTIONS | {"likelihood": "sums"}
 CHOICES = galaxy_data.CHOICES | {"likelihood": ("sums", "flow")}
 PLACES = 600  # at which flows are asked for the force ...
 WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from the plane
-FEWEST_FOR_FLOWS = (
-    20_000  # stars: fewer have not been measured to do; of 3,000 the vertical force is half
-)
+# stars: fewer have not been measured to do; of 3,000 the vertical force is half
+FEWEST_FOR_FLOWS = 20_000
 FLOW_NOTE = (
     "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
     "what the dust is uncertain by is not in their errors, and errors of the stars are not taken out."

@@ -27,6 +27,7 @@ from bayesdust.dynamics.weak_form import (
     moments,
     own_star_pull,
     reweighted,
+    two_forces,
 )
 from bayesdust.errors import BayesdustError
 from bayesdust.inference.options import refuse_unknown
@@ -273,14 +274,8 @@ def pilot_force(sizes: Float[np.ndarray, "2"]) -> Callable[[Array], Array]:
 
 def _and_pilot(force: Basis) -> Basis:
     """`force`, and the horizontal and the vertical one of the pilot."""
-    pilot = pilot_force(np.ones(2))
-
-    def both(x: Array) -> Array:
-        a = pilot(x)
-        horizontal = a * jnp.array([1.0, 1.0, 0.0])
-        return jnp.concatenate([force(x), jnp.stack([horizontal, a - horizontal])])
-
-    return both
+    pilot = two_forces(pilot_force(np.ones(2)))
+    return lambda x: jnp.concatenate([force(x), pilot(x)])
 
 
 def options_of(

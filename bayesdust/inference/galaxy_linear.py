@@ -58,6 +58,12 @@ class LinearData(SurveyData):
     pull: Float[np.ndarray, " p"]
 
     @property
+    def tells_epsilon(self) -> bool:
+        """Whether there is an efficiency to be found, and places at which it is wanted."""
+        found = self.dust_modes is not None and self.options["efficiency"] != "given"
+        return found and len(self.points) > 0
+
+    @property
     def shells(self) -> Float[np.ndarray, " r"]:
         return SHELLS
 

@@ -157,7 +157,7 @@ def record(data: NeuralData, values: Float[Array, " a"], baryons: Potential) -> 
     sizes = jnp.concatenate([values[:parts], data.smooth @ values[parts : parts + PLACES]])
     for name, value in products(data, data.read, data.made, sizes, under).items():
         numpyro.deterministic(name, value)
-    if data.at_points is not None and len(data.points) and data.options["efficiency"] != "given":
+    if data.at_points is not None and data.tells_epsilon:
         numpyro.deterministic("ln_epsilon", data.at_points @ values[-PLACES:])
 
 

@@ -186,12 +186,13 @@ def assemble(
     posterior = in_batches(products, draws.z)
     prior = in_batches(products, prior_latents(program.model, data, seed))
     weights = {name: posterior.pop(name) for name in WEIGHTS if name in posterior}
-    for group in (posterior, prior):
-        group |= _efficiency(data, group, seed)
+    # the dust map is no prior of epsilon: the magnitudes are in it
+    left_out = (*WEIGHTS, "ln_epsilon")
+    posterior |= _efficiency(data, posterior, seed)
     groups = {
         "posterior": posterior,
         "sample_stats": draws.stats,
-        "prior": {name: value for name, value in prior.items() if name not in WEIGHTS},
+        "prior": {name: value for name, value in prior.items() if name not in left_out},
         "weights": weights,
     }
     names = [name for name in latent_sites(program.model, data) if name not in weights]
@@ -224,17 +225,19 @@ def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "
     return tree
 
 
-def _efficiency(data: SurveyData, group: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Draws of the efficiency at the points, dealt out to the group's; none where it is not known.
+def _efficiency(
+    data: SurveyData, posterior: dict[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """Draws of the efficiency at the points, dealt out to the posterior's; none where it is not known.
 
-    Those of the dust map, times exp of the group's ln_epsilon, which is taken out of it; at most one.
+    Those of the dust map, times exp of the posterior's ln_epsilon, which is taken out of it; at most one.
     """
-    field = group.pop("ln_epsilon", None)
+    field = posterior.pop("ln_epsilon", None)
     if not len(data.points) or (data.epsilon is None and field is None):
         return {}
     epsilon = np.ones(1) if field is None else np.exp(field)
     if data.epsilon is not None:
-        shape = next(iter(group.values())).shape[:2]
+        shape = next(iter(posterior.values())).shape[:2]
         rng = np.random.default_rng(int(np.asarray(stage_key(seed, "epsilon"))[-1]))
         epsilon = epsilon * data.epsilon[rng.integers(len(data.epsilon), size=shape)]
     return {"epsilon": np.minimum(epsilon, 1.0)}

@@ -215,7 +215,7 @@ def _under(
 
 def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
     """epsilon (d, m) at the points: the map's times exp of the field, at most one."""
-    if data.dust_modes is None or data.options["efficiency"] == "given" or not len(data.points):
+    if data.dust_modes is None or not data.tells_epsilon:
         return {}
     field = np.asarray(jax.vmap(data.dust_modes.values)(jnp.asarray(data.points)))
     epsilon = np.exp(b[:, -data.dust_modes.number :] @ field.T)

@@ -16,9 +16,8 @@ from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError
 from bayesdust.potentials.base import Potential
 
-FLATTENING = (
-    0.25  # lengths along z over those in the plane: what a disc does happens within 1 kpc of it
-)
+# lengths along z over those in the plane: what a disc does happens within 1 kpc of it
+FLATTENING = 0.25
 SPEED2 = 2e4  # (km/s)^2: a force of 5000 (km/s)^2/kpc over a ball of 4 kpc
 
 

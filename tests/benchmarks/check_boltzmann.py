@@ -18,7 +18,13 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import provenance, seconds_of, settled_run  # noqa: E402
+from benchmarks.results import (  # noqa: E402
+    force_sizes,
+    provenance,
+    reach,
+    seconds_of,
+    settled_run,
+)
 from scipy.spatial import cKDTree  # noqa: E402
 
 from bayesdust.catalogs import cuts  # noqa: E402
@@ -79,12 +85,6 @@ def _seen(mock: Any, weights: str | None) -> MilkyWayStars:
     )
 
 
-def reach(mock: Any) -> np.ndarray:
-    """Which of the file's places are compared."""
-    offset = mock["grid_xyz"] - mock["sun_xyz"]
-    return (np.linalg.norm(offset, axis=1) <= 3.0) & (abs(mock["grid_xyz"][:, 2]) <= 1.0)
-
-
 def fit_row(
     mock: Any,
     label: str,
@@ -105,10 +105,8 @@ def fit_row(
     tree, passed = settled_run(request, folder)
     posterior, truth = tree["posterior"], mock["grid_acc"][at]
     a = posterior["acceleration"].values.reshape(-1, len(at), 3)
-    scales = [np.sum(truth[:, i] * a[..., i], axis=(1, 2)) / np.sum(truth[:, i] ** 2)
-              for i in ([0, 1], [2])]  # fmt: skip
     error = abs(np.median(a, axis=0) - truth) / np.linalg.norm(truth, axis=1)[:, None]
-    cells = [f"{s.mean():.4f} +- {s.std():.4f}" for s in scales]
+    cells = [f"{s.mean():.4f} +- {s.std():.4f}" for s in force_sizes(a, truth)]
     local = posterior["rho_dm_sun_msun_pc3"].values
     chi2 = f"{float(posterior['chi2'].mean()):.0f} / {tree.attrs['chi2_dof']}"
     per_axis = [" / ".join(f"{100 * e:.1f}" for e in np.median(part, axis=0))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import provenance, settled_run  # noqa: E402
+from benchmarks.results import force_sizes, provenance, reach, settled_run  # noqa: E402
 
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, clouds, dusty_survey  # noqa: E402
@@ -42,23 +42,12 @@ def force_errors(model: str, mock: Any, rows: slice, name: str) -> np.ndarray:
     columns = {c: mock[c][rows].astype(float) for c in ("x", "y", "z", "vx", "vy", "vz", "epsilon")}
     centre = [float(c) for c in mock["sun_xyz"]]
     stars = read_milky_way(Table(columns), radius=4.0, centre=centre, weights="1/epsilon")
-    offset = mock["grid_xyz"] - mock["sun_xyz"]
-    near = (np.linalg.norm(offset, axis=1) <= 3.0) & (abs(mock["grid_xyz"][:, 2]) <= 1.0)
-    at = np.flatnonzero(near)[::EVERY]
-    request = Request(
-        load(model), stars, "nuts", {"bump": 1.7}, {"seed": 1}, points=mock["grid_xyz"][at]
-    )
+    at = np.flatnonzero(reach(mock))[::EVERY]
+    points, options = mock["grid_xyz"][at], {"bump": 1.7}
+    request = Request(load(model), stars, "nuts", options, {"seed": 1}, points=points)
     tree, _ = settled_run(request, FOLDER / name)
-    a, truth = (
-        tree["posterior"]["acceleration"].values.reshape(-1, len(at), 3),
-        mock["grid_acc"][at],
-    )
-    return np.array(
-        [
-            np.std(np.sum(truth[:, i] * a[..., i], axis=(1, 2)) / np.sum(truth[:, i] ** 2))
-            for i in ([0, 1], [2])
-        ]
-    )
+    a = tree["posterior"]["acceleration"].values.reshape(-1, len(at), 3)
+    return np.std(force_sizes(a, mock["grid_acc"][at]), axis=1)
 
 
 def more_stars(model: str, mock: Any) -> str:

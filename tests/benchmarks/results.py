@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bayesdust.errors import BayesdustError
 from bayesdust.runs import Request, load, run
 
@@ -28,6 +30,20 @@ def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
     verdict = run(request, folder, overwrite=True)
     (folder / "fingerprint.json").write_text(json.dumps(request.fingerprint()))
     return load(folder)[0], verdict.passed
+
+
+def reach(mock: Any) -> np.ndarray:
+    """Which of the dusty mock's places are compared: within 3 kpc, and 1 kpc of the plane."""
+    offset = mock["grid_xyz"] - mock["sun_xyz"]
+    return (np.linalg.norm(offset, axis=1) <= 3.0) & (abs(mock["grid_xyz"][:, 2]) <= 1.0)
+
+
+def force_sizes(a: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
+    """Sizes (d,) of the horizontal and of the vertical force, for draws a (d, m, 3) and the truth (m, 3)."""
+    return [
+        np.sum(truth[:, i] * a[..., i], axis=(1, 2)) / np.sum(truth[:, i] ** 2)
+        for i in ([0, 1], [2])
+    ]
 
 
 def seconds_of(folder: Path) -> float:
