@@ -167,7 +167,7 @@ compare("plane, its mirror image", wrong, "plane", within)
 # %% [markdown]
 # ## On the sky, at 2.5 kpc
 #
-# The cloud complexes are found, in parts of the sky that hold some 200 stars each.
+# The cloud complexes are found.
 
 # %%
 fig, ax = plt.subplots(1, 3, figsize=(15, 3.1), sharey=True, layout="constrained")

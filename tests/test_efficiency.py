@@ -1,12 +1,18 @@
 """Dust from magnitudes: the parts of the sky, the luminosity function, the efficiency and its scatter."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import block_diag
 from scipy.spatial import cKDTree
 
 from bayesdust.dusty_mocks import dusty_survey
 from bayesdust.dynamics import efficiency
-from bayesdust.dynamics.efficiency import Luminosity, Sky, fit_dust, modulus
+from bayesdust.dynamics.efficiency import fit_dust, modulus
+from bayesdust.dynamics.halved_walk import HalvedWalk
+from bayesdust.dynamics.luminosity import Luminosity
+from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.errors import BayesdustError
 
 N = 12_800
@@ -63,19 +69,58 @@ def test_the_efficiency_is_found(survey, offsets):
     assert clear[nearest][dusty].mean() / np.mean(wanted[dusty]) - 1 > 1.0
 
 
-def test_draws_scatter_about_the_most_probable(survey, offsets):
-    dust = fit_dust(offsets, survey.G, survey.limit, steps=30)
-    draws = np.array(
-        [dust.extinction(offsets[:500], s) for s in dust.draws(200, np.random.default_rng(0))]
+def test_the_draws_are_of_their_seed(survey, offsets):
+    one, again, other = (
+        fit_dust(offsets, survey.G, survey.limit, steps=3, draws=2, seed=seed) for seed in (1, 1, 2)
     )
-    error = draws.std(axis=0) / np.sqrt(200)
-    assert np.max(abs(draws.mean(axis=0) - dust.extinction(offsets[:500])) / error) < 5
+    np.testing.assert_array_equal(one.draws, again.draws)
+    assert not np.allclose(one.draws, other.draws)
+    assert not np.allclose(one.draws[0], one.draws[1])
+
+
+def test_without_a_draw_it_is_the_mean_of_all(survey, offsets):
+    dust, some = fit_dust(offsets, survey.G, survey.limit, steps=3, draws=3), offsets[:100]
+    for function in (dust.extinction, dust.efficiency):
+        mean = np.mean([function(some, steps) for steps in dust.draws], axis=0)
+        np.testing.assert_allclose(function(some), mean, rtol=1e-12)
 
 
 def test_the_efficiency_has_a_floor(survey, offsets):
-    dust = fit_dust(offsets, survey.G, survey.limit, steps=3)
-    steps = np.full_like(dust.steps, 50.0)
+    dust = fit_dust(offsets, survey.G, survey.limit, steps=3, draws=1)
+    steps = np.full_like(dust.draws[0], 50.0)
     assert dust.efficiency(offsets, steps).min() == efficiency.FAINTEST
+
+
+class Given:
+    """A generator whose normal deviates are given."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def standard_normal(self, shape):
+        count = int(np.prod(shape))
+        taken, self.values = self.values[:count], self.values[count:]
+        return np.reshape(taken, shape)
+
+
+def test_the_walk_and_its_scatter_are_exact():
+    """Against dense matrices, all parts and steps at once."""
+    walk, k = HalvedWalk(levels=3, spread=1.3), 2
+    size = walk.parts * k
+    slopes = jax.jacobian(lambda p: walk.fields(p.reshape(-1, k)).ravel())(jnp.zeros(size))
+    prior = np.asarray(slopes @ slopes.T)
+    np.testing.assert_allclose(np.diag(prior), 1.3**2)
+    # sisters share three of four steps, parts of different halves of the sky the first alone
+    np.testing.assert_allclose(prior[0, [2, 14]], 1.3**2 * np.array([3, 1]) / 4)
+    roots = np.random.default_rng(4).normal(size=(8, k, k))
+    curvature = roots @ roots.transpose(0, 2, 1)
+    curvature[3] = 0.0  # a part without a say
+    scatter = walk.scatter(curvature)
+    drawn = np.array([scatter.draw(Given(row)).ravel() for row in np.eye(size)]).T
+    exact = np.linalg.inv(np.linalg.inv(prior) + block_diag(*curvature))
+    np.testing.assert_allclose(drawn @ drawn.T, exact, atol=1e-10)
+    alone = np.linalg.inv(np.eye(k) / 1.3**2 + curvature[0])
+    assert not np.allclose(exact[:k, :k], alone)  # parts that know nothing of each other
 
 
 @pytest.mark.parametrize(

@@ -11,109 +11,48 @@ distance the magnitude less mu is M + A, and among those that are seen it is dis
     p(M + A = c) = phi(c - A) / S(limit - mu - A)        for c < limit - mu,                     (2)
 
 phi = dS/dM the luminosity function: its red clump is a mark that the extinction moves. The stars of one
-part of the sky therefore tell A along it, whatever their motions; `fit_dust` finds phi and A of every part
-together, by the maximum of (2) times the prior, and the scatter about it from the curvature there.
+part of the sky therefore tell A along it, whatever their motions. The dust of a step of the way is
+
+    A_step = layer_step exp(u),                                                                   (3)
+
+u a walk at random down the halvings of the sky (`halved_walk.py`), whose smallest parts are smaller than most
+clouds. `fit_dust` finds phi and all u together, by the maximum of (2) times the prior, and draws u from the
+normal law of the curvature there.
 
 A shift of phi against A(0) = 0 is all that (2) cannot tell; it leaves epsilon as it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from bayesdust.arrays import Array, Real
+from bayesdust.dynamics.halved_walk import HalvedWalk
+from bayesdust.dynamics.luminosity import Luminosity
+from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.errors import BayesdustError
 
 Floats = NDArray[np.float64]
 
-STARS_A_PART = 200  # of the sky
+STARS_A_PART = 25  # of the sky
+STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
 # kpc; the last knot is the farthest star
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
-SPREAD = 1.5  # sd of ln of a step's dust about the layer's
+SPREAD = 2.5  # sd of u = ln of a step's dust over the layer's
 CLOUD = 4.0  # times the layer's: more dust than that in a step grows exponentially rare
 STRENGTH, HEIGHT = 0.7, 0.15  # mag/kpc and kpc, of the layer that the prior is about
 STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
+DRAWS = 64
 FAINTEST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
-STEP = 0.01  # mag, of the tables
+_CHUNK = 65_536  # stars at a time
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _PATCHES = _NODES, _WEIGHTS / _WEIGHTS.sum()
-_FALL = 0.8, 20.0  # slope of ln phi beyond its knots, bright and faint [1/mag]
-
-
-class Luminosity:
-    """Luminosity functions that are straight in ln phi between knots a tenth of a magnitude apart.
-
-    `low`, `high` [mag]: between them lie the stars' magnitudes less distance modulus and extinction.
-    """
-
-    def __init__(self, low: float, high: float):
-        self.knots = np.arange(low, high + 0.1, 0.1)
-        self.grid = np.arange(low - 8.0, high + 1.0, STEP)
-
-    def tables(self, ln_phi: Float[Array, " q"]) -> tuple[Float[Array, " g"], Float[Array, " g"]]:
-        """ln phi, normalised, and ln S on the grid, from ln phi at the knots."""
-        bright = jnp.minimum(self.grid - self.knots[0], 0.0)
-        faint = jnp.maximum(self.grid - self.knots[-1], 0.0)
-        ln = jnp.interp(self.grid, self.knots, ln_phi) + _FALL[0] * bright - _FALL[1] * faint
-        phi = jnp.exp(ln)
-        steps = jnp.cumsum(0.5 * (phi[1:] + phi[:-1])) * STEP + phi[0] / _FALL[0]
-        ln_share = jnp.log(jnp.concatenate([phi[:1] / _FALL[0], steps]))
-        return ln - ln_share[-1], ln_share - ln_share[-1]
-
-    def at(self, table: Float[Array, " g"], magnitude: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """A table at any magnitude, flat beyond its ends."""
-        place = jnp.clip((magnitude - self.grid[0]) / STEP, 0.0, len(self.grid) - 1.001)
-        first = place.astype(int)
-        return table[first] + (place - first) * (table[first + 1] - table[first])
-
-
-@dataclass(frozen=True, eq=False)
-class Sky:
-    """Parts of the sky with equally many stars: halves of halves, each cut across its longer side.
-
-    `axis` (cells - 1,) is 0 where a part is cut in longitude and 1 in sin(latitude), `edge` where; the
-    halves of part i are the parts 2 i + 1 and 2 i + 2.
-    """
-
-    axis: Int[np.ndarray, " c"]
-    edge: Float[np.ndarray, " c"]
-    levels: int
-
-    @classmethod
-    def of(cls, offsets: Float[np.ndarray, "n 3"], levels: int) -> "Sky":
-        """The parts that halve stars at `offsets` from the Sun [kpc] `levels` times."""
-        places = _directions(offsets)
-        axis, edge = np.zeros(2**levels - 1, dtype=int), np.zeros(2**levels - 1)
-        parts = {0: np.arange(len(offsets))}
-        for i in range(2**levels - 1):
-            mine = places[parts.pop(i)] if i in parts else places[:0]
-            members = mine[:, 2].astype(int)
-            latitude = np.arcsin(mine[:, 1])
-            wide = np.ptp(mine[:, 0]) * np.cos(np.median(latitude))
-            axis[i] = int(wide < np.ptp(latitude))
-            edge[i] = _between(mine[:, axis[i]])
-            above = mine[:, axis[i]] > edge[i]
-            parts[2 * i + 1], parts[2 * i + 2] = members[~above], members[above]
-        return cls(axis, edge, levels)
-
-    @property
-    def cells(self) -> int:
-        """How many parts there are."""
-        return 2**self.levels
-
-    def cell(self, offsets: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
-        """The part (n,) in which each place lies."""
-        places, i = _directions(offsets), np.zeros(len(offsets), dtype=int)
-        for _ in range(self.levels):
-            above = places[np.arange(len(i)), self.axis[i]] > self.edge[i]
-            i = 2 * i + 1 + above
-        return i - (self.cells - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +63,7 @@ class DustMap:
     ----------
     sky : the parts
     knots : (k + 1,) kpc, distances between which the dust is even
-    steps : (cells, k) extinction of each step [mag], the most probable in its logarithm
-    roots : (cells, k, k) matrices that make normal deviates the scatter of the posterior about them
+    draws : (d, cells, k) of the posterior: extinction of each step [mag]
     luminosity, ln_phi : the luminosity function
     patchiness : sd of ln A between the lines of sight of one part
     limit : mag, the survey's
@@ -133,8 +71,7 @@ class DustMap:
 
     sky: Sky
     knots: Floats
-    steps: Floats
-    roots: Floats
+    draws: Floats
     luminosity: Luminosity
     ln_phi: Floats
     patchiness: float
@@ -143,15 +80,20 @@ class DustMap:
     def extinction(
         self, offsets: Float[np.ndarray, "n 3"], steps: Floats | None = None
     ) -> Float[np.ndarray, " n"]:
-        """A (n,) [mag] at `offsets` from the Sun [kpc]."""
-        steps = self.steps if steps is None else steps
+        """A (n,) [mag] at `offsets` from the Sun [kpc], for one draw of the `steps`, else their mean."""
+        steps = self.draws.mean(axis=0) if steps is None else steps
         shares = _shares(np.linalg.norm(offsets, axis=1), self.knots)
         return np.sum(shares * steps[self.sky.cell(offsets)], axis=1)
 
     def efficiency(
         self, offsets: Float[np.ndarray, "n 3"], steps: Floats | None = None
     ) -> Float[np.ndarray, " n"]:
-        """epsilon (n,) by (1), the mean over the lines of sight of a part, not below `FAINTEST`."""
+        """epsilon (n,) by (1), the mean over the lines of sight of a part, not below `FAINTEST`.
+
+        Of one draw of the `steps`; the mean over all draws if none is given.
+        """
+        if steps is None:
+            return np.mean([self.efficiency(offsets, one) for one in self.draws], axis=0)
         extinction = jnp.asarray(self.extinction(offsets, steps))
         ln_share = self._ln_share(offsets, patches(extinction, self.patchiness))
         return np.maximum(np.asarray(jnp.exp(_mean_of_patches(ln_share))), FAINTEST)
@@ -160,11 +102,11 @@ class DustMap:
         self,
         offsets: Float[np.ndarray, "n 3"],
         deviates: Float[np.ndarray, " n"],
-        steps: Floats | None = None,
+        steps: Floats,
     ) -> Float[np.ndarray, " n"]:
         """epsilon (n,) on single lines of sight, of ln A `deviates` times `patchiness` off the part's."""
         shift = self.patchiness * deviates - 0.5 * self.patchiness**2
-        extinction = np.maximum(self.extinction(offsets, steps), 0.0) * np.exp(shift)
+        extinction = self.extinction(offsets, steps) * np.exp(shift)
         return np.asarray(jnp.exp(self._ln_share(offsets, jnp.asarray(extinction))))
 
     def _ln_share(self, offsets: Float[np.ndarray, "n 3"], extinction: Array) -> Array:
@@ -173,15 +115,6 @@ class DustMap:
         return self.luminosity.at(
             self.luminosity.tables(jnp.asarray(self.ln_phi))[1], faintest - extinction
         )
-
-    def draws(self, number: int, rng: np.random.Generator) -> Iterator[Floats]:
-        """`number` draws of the steps, normal about the most probable; single ones may fall below zero.
-
-        The luminosity function and the patchiness stay as they are.
-        """
-        for _ in range(number):
-            scatter = np.einsum("ckj,cj->ck", self.roots, rng.standard_normal(self.steps.shape))
-            yield self.steps + scatter
 
 
 def patches(extinction: Float[Array, "*n"], patchiness: Real) -> Array:
@@ -206,30 +139,124 @@ def fit_dust(
     limit: float,
     on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
     steps: int = 400,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> DustMap:
     """The dust between the Sun and stars at `offsets` [kpc] of apparent `magnitude`, seen down to `limit`.
 
-    The prior of a step's extinction is log-normal (`SPREAD`) about a layer exp(-|z|/h), and falls as
+    The prior of a step's extinction is (3), of sd `SPREAD` about a layer exp(-|z|/h), and falls as
     exp(-A/(`CLOUD` layer)): where the clump is hidden the likelihood is level in A, and only the prior ends
-    it. `steps` is the most that L-BFGS takes.
+    it. `steps` is the most that L-BFGS takes, `draws` and `seed` are those of the posterior, in which the
+    luminosity function and the patchiness stay as they are.
 
     Raises BayesdustError for a magnitude that is not finite or beyond the limit.
     """
-    from scipy.optimize import minimize
-
     check_magnitudes(magnitude, limit)
     distance = np.linalg.norm(offsets, axis=1)
-    levels = max(0, round(np.log2(len(offsets) / STARS_A_PART)))
-    sky = Sky.of(offsets, levels)
+    sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
     knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
     cell, colour = sky.cell(offsets), magnitude - modulus(distance)
-    luminosity = Luminosity(float(np.quantile(colour, 0.001)), _faintest(sky, cell, colour))
-    heights = _heights(sky, cell, offsets, distance, knots)
-    stars = tuple(
-        map(jnp.asarray, (cell, colour, limit - modulus(distance), _shares(distance, knots)))
+    posterior = _Posterior(
+        luminosity=Luminosity(float(np.quantile(colour, 0.001)), _faintest(sky, cell, colour)),
+        layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
+        walk=HalvedWalk(sky.levels, SPREAD),
     )
-    layer = _layer(heights) * np.diff(knots)
-    posterior = _Posterior(luminosity, jnp.asarray(layer))
+    stars = _Stars(
+        *map(jnp.asarray, (cell, colour, limit - modulus(distance), _shares(distance, knots)))
+    )
+    ln_phi, patchiness, u = posterior.parts(_most_probable(posterior, stars, steps, on_progress))
+    curvature = _curvature(posterior, ln_phi, patchiness, u, stars)
+    scatter, rng = (
+        posterior.walk.scatter(curvature),
+        np.random.default_rng(np.random.SeedSequence([seed, *b"dust"])),
+    )
+    return DustMap(
+        sky=sky,
+        knots=knots,
+        draws=np.array([posterior.steps(u + scatter.draw(rng)) for _ in range(draws)]),
+        luminosity=posterior.luminosity,
+        ln_phi=np.asarray(ln_phi),
+        patchiness=float(patchiness),
+        limit=limit,
+    )
+
+
+class _Stars(NamedTuple):
+    """Part of the sky (n,), M + A and limit - mu (n,) [mag], and share of each step in front (n, k)."""
+
+    cell: Array
+    colour: Array
+    faintest: Array
+    shares: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Posterior:
+    """Minus ln of (2) times the prior, over ln phi at the knots, the patchiness and the walk's deltas."""
+
+    luminosity: Luminosity
+    layer: Array
+    walk: HalvedWalk
+
+    def start(self) -> Floats:
+        """A plausible luminosity function behind the layer itself."""
+        knots = self.luminosity.knots
+        rise = 0.8 * (knots - knots[0]) - 8 * np.maximum(knots - knots[-1] + 0.4, 0.0)
+        return np.concatenate([rise, [0.3], np.zeros(self.walk.parts * self.layer.shape[1])])
+
+    def bounds(self) -> list[tuple[float | None, float | None]]:
+        """Where L-BFGS may look; deltas beyond 5 sd would overflow on the way."""
+        free: list[tuple[float | None, float | None]] = [(None, None)] * len(self.luminosity.knots)
+        return [*free, (0.02, 1.0), *[(-5.0, 5.0)] * (self.walk.parts * self.layer.shape[1])]
+
+    def split(self, p: Array) -> tuple[Array, Array, Array]:
+        q = len(self.luminosity.knots)
+        return p[:q], p[q], p[q + 1 :].reshape(self.walk.parts, -1)
+
+    def parts(self, p: Array) -> tuple[Array, Array, Array]:
+        """ln phi, the patchiness, and u (cells, k)."""
+        ln_phi, patchiness, deltas = self.split(p)
+        return ln_phi, patchiness, self.walk.fields(deltas)
+
+    def steps(self, u: Array) -> Array:
+        """(3), cells by k [mag]."""
+        return self.layer * jnp.exp(u)
+
+    def clouds(self, u: Array) -> Array:
+        """What keeps clouds finite: minus the prior's ln, and its curvature in u too."""
+        return jnp.exp(u) / CLOUD
+
+    def ln_likelihood(
+        self, tables: Any, patchiness: Array, steps: Array, stars: tuple[Array, ...]
+    ) -> Array:
+        """ln of (2) of stars: `steps` (..., k) of each one's part of the sky."""
+        colour, faintest, shares = stars
+        extinction = jnp.sum(shares * steps, axis=-1)
+        ln_phi, ln_share = tables
+        seen = self.luminosity.at(ln_phi, colour - patches(extinction, patchiness))
+        share = self.luminosity.at(ln_share, faintest - patches(extinction, patchiness))
+        expected = _mean_of_patches(seen) - _mean_of_patches(share)
+        return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
+
+    def energy(self, p: Array, stars: _Stars) -> Array:
+        ln_phi, patchiness, deltas = self.split(p)
+        u = self.walk.fields(deltas)
+        smooth = jnp.sum((jnp.diff(ln_phi, 2) / 0.5) ** 2) + ln_phi[-1] ** 2
+        prior = 0.5 * (jnp.sum(deltas**2) + smooth) + jnp.sum(self.clouds(u))
+        each = self.steps(u)[stars.cell]
+        tables = self.luminosity.tables(ln_phi)
+        return prior - jnp.sum(self.ln_likelihood(tables, patchiness, each, stars[1:]))
+
+
+def _most_probable(
+    posterior: _Posterior,
+    stars: _Stars,
+    steps: int,
+    on_progress: Callable[[int, int, str], None],
+) -> Array:
+    """The parameters of the highest posterior, by L-BFGS."""
+    from scipy.optimize import minimize
+
     slope = jax.jit(jax.value_and_grad(lambda p: posterior.energy(p, stars)))
     done = 0
 
@@ -248,105 +275,33 @@ def fit_dust(
         bounds=posterior.bounds(),
         options={"maxiter": steps, "maxcor": 20},
     )
-    ln_phi, patchiness, u = posterior.parts(jnp.asarray(found.x))
-    best = posterior.steps(u)
-    return DustMap(
-        sky=sky,
-        knots=knots,
-        steps=np.asarray(best),
-        roots=_roots(posterior, ln_phi, patchiness, best, stars),
-        luminosity=luminosity,
-        ln_phi=np.asarray(ln_phi),
-        patchiness=float(patchiness),
-        limit=limit,
-    )
+    return jnp.asarray(found.x)
 
 
-@dataclass(frozen=True, eq=False)
-class _Posterior:
-    """Minus ln of (2) times the prior, over ln phi at the knots, the patchiness and u (cells, k).
-
-    The extinction of a step is `layer` exp(`SPREAD` u).
-    """
-
-    luminosity: Luminosity
-    layer: Array
-
-    def start(self) -> Floats:
-        """A plausible luminosity function behind the layer itself."""
-        knots = self.luminosity.knots
-        rise = 0.8 * (knots - knots[0]) - 8 * np.maximum(knots - knots[-1] + 0.4, 0.0)
-        return np.concatenate([rise, [0.3], np.zeros(self.layer.size)])
-
-    def bounds(self) -> list[tuple[float | None, float | None]]:
-        """Where L-BFGS may look; u beyond 4 sd would overflow on the way."""
-        free: list[tuple[float | None, float | None]] = [(None, None)] * len(self.luminosity.knots)
-        return [*free, (0.02, 1.0), *[(-4.0, 4.0)] * self.layer.size]
-
-    def parts(self, p: Array) -> tuple[Array, Array, Array]:
-        q = len(self.luminosity.knots)
-        return p[:q], p[q], p[q + 1 :].reshape(self.layer.shape)
-
-    def steps(self, u: Array) -> Array:
-        return self.layer * jnp.exp(SPREAD * u)
-
-    def ln_likelihood(
-        self, tables: Any, patchiness: Array, steps: Array, star: tuple[Array, ...]
-    ) -> Array:
-        """ln of (2) of stars: `steps` (..., k) of each one's part of the sky."""
-        colour, faintest, shares = star
-        extinction = jnp.sum(shares * steps, axis=-1)
-        ln_phi, ln_share = tables
-        seen = self.luminosity.at(ln_phi, colour - patches(extinction, patchiness))
-        share = self.luminosity.at(ln_share, faintest - patches(extinction, patchiness))
-        expected = _mean_of_patches(seen) - _mean_of_patches(share)
-        return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
-
-    def energy(self, p: Array, stars: tuple[Array, ...]) -> Array:
-        ln_phi, patchiness, u = self.parts(p)
-        steps = self.steps(u)
-        smooth = jnp.sum((jnp.diff(ln_phi, 2) / 0.5) ** 2) + ln_phi[-1] ** 2
-        prior = 0.5 * (jnp.sum(u**2) + smooth) + jnp.sum(steps / (CLOUD * self.layer))
-        tables = self.luminosity.tables(ln_phi)
-        return prior - jnp.sum(self.ln_likelihood(tables, patchiness, steps[stars[0]], stars[1:]))
-
-
-def _roots(
-    posterior: _Posterior, ln_phi: Array, patchiness: Array, steps: Array, stars: tuple[Array, ...]
+def _curvature(
+    posterior: _Posterior, ln_phi: Array, patchiness: Array, u: Array, stars: _Stars
 ) -> Float[np.ndarray, "cells k k"]:
-    """`DustMap.roots`: of the inverse curvature in u, carried to the steps by their slope in u.
+    """Minus the curvature of ln (2) in u, and that of the prior's clouds.
 
-    The likelihood's curvature is the sum of the stars' squared slopes, in the mean the same as that of
-    second derivatives, and positive.
+    Of (2) it is the sum of the stars' squared slopes, in the mean the same as that of second derivatives,
+    and positive.
     """
     tables = posterior.luminosity.tables(ln_phi)
 
     @jax.jit
-    def slopes(steps: Array, *star: Array) -> Array:
-        def one(steps: Array, *star: Array) -> Array:
-            return posterior.ln_likelihood(tables, patchiness, steps, star)
+    def slopes(u: Array, *star: Array) -> Array:
+        def one(u: Array, layer: Array, *star: Array) -> Array:
+            return posterior.ln_likelihood(tables, patchiness, layer * jnp.exp(u), star)
 
-        return jax.vmap(jax.grad(one))(steps, *star)
+        return jax.vmap(jax.grad(one))(u, *star)
 
-    change = SPREAD * np.asarray(steps)
-    gradient = np.asarray(slopes(steps[stars[0]], *stars[1:])) * change[stars[0]]
-    curvature = np.tile(np.eye(steps.shape[1]), (len(steps), 1, 1))
-    np.add.at(curvature, np.asarray(stars[0]), gradient[:, :, None] * gradient[:, None, :])
-    inverse = np.linalg.inv(np.linalg.cholesky(curvature))
-    return np.asarray(change[:, :, None] * inverse.transpose(0, 2, 1))
-
-
-def _between(values: Floats) -> float:
-    """A number between the lower and the upper half, none of them itself."""
-    ordered, half = np.sort(values), len(values) // 2
-    return float(0.5 * (ordered[half - 1] + ordered[half])) if half else 0.0
-
-
-def _directions(offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Longitude from the direction of x, sin(latitude), and the number of each place."""
-    distance = np.maximum(np.linalg.norm(offsets, axis=1), 1e-12)
-    longitude = np.arctan2(offsets[:, 1], offsets[:, 0])
-    return np.stack([longitude, offsets[:, 2] / distance, np.arange(len(offsets))], axis=1)
+    total = np.asarray(posterior.clouds(u))[:, :, None] * np.eye(u.shape[1])
+    for first in range(0, len(stars.cell), _CHUNK):
+        some = [part[first : first + _CHUNK] for part in stars]
+        cell = some[0]
+        slope = np.asarray(slopes(u[cell], posterior.layer[cell], *some[1:]))
+        np.add.at(total, np.asarray(cell), slope[:, :, None] * slope[:, None, :])
+    return total
 
 
 def _shares(distance: Float[np.ndarray, " n"], knots: Floats) -> Float[np.ndarray, "n k"]:
@@ -368,7 +323,9 @@ def _faintest(sky: Sky, cell: np.ndarray, colour: np.ndarray) -> float:
 
     A few tenths fainter and it could take stars behind dust for faint ones.
     """
-    faint = [np.quantile(colour[cell == i], 0.97) for i in range(sky.cells) if np.any(cell == i)]
+    large = max(0, round(np.log2(len(colour) / STARS_TO_END)))
+    part = cell >> max(0, sky.levels - large)
+    faint = [np.quantile(colour[part == i], 0.97) for i in np.unique(part)]
     return float(np.quantile(faint, 0.2))
 
 

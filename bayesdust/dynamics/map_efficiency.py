@@ -39,7 +39,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.efficiency import FAINTEST, Sky, check_magnitudes, modulus
+from bayesdust.dynamics.efficiency import FAINTEST, check_magnitudes, modulus
+from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.errors import BayesdustError
 
 Floats = Float[np.ndarray, " n"]

@@ -45,7 +45,6 @@ CHOICES = {
     "efficiency": ("auto", "none", "given", "magnitudes"),
     "errors": ("auto", "ignored", "deconvolved"),
 }
-DUST_DRAWS = 64
 SIGHTS = 8  # lines of sight for each draw of the dust
 FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
@@ -105,7 +104,7 @@ class Survey:
     tests : the test functions
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
-    dust, steps : the map and draws of it, None and none where no dust was fitted
+    dust : the map, or None where no dust was fitted
     points, options, seed : as of `SurveyData`, and what decides every draw
     """
 
@@ -115,7 +114,6 @@ class Survey:
     radius: float
     sun: Float[np.ndarray, "3"]
     dust: DustMap | None
-    steps: list[np.ndarray]
     points: Float[np.ndarray, "m 3"]
     options: dict[str, Any]
     seed: int
@@ -145,16 +143,14 @@ class Survey:
             around, moving = stars.either_side(seed)
             x, v = np.concatenate([x, around], axis=1), np.concatenate([v, moving], axis=1)
             weights = np.array([[2.0, -0.5, -0.5]])  # (4) of `dynamics/weak_form.py`
-        weights, dust, steps = np.repeat(weights, stars.n, axis=0), None, []
+        weights, dust = np.repeat(weights, stars.n, axis=0), None
         if chosen["efficiency"] == "given":
             weights = weights * np.asarray(stars.weights)[:, None]
         if chosen["efficiency"] == "magnitudes":
             magnitude, limit = stars.photometry[chosen["magnitude"]], float(chosen["limit"])
-            dust = fit_dust(stars.x - sun, magnitude, limit, on_progress)
+            dust = fit_dust(stars.x - sun, magnitude, limit, on_progress, seed=seed)
             offsets = (x - sun).reshape(-1, 3)
             weights = weights / dust.efficiency(offsets).reshape(weights.shape)
-            rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
-            steps = list(dust.draws(DUST_DRAWS, rng))
         return cls(
             tests=tests,
             sample=Sample.of(x, v, weights),
@@ -162,7 +158,6 @@ class Survey:
             radius=radius,
             sun=sun,
             dust=dust,
-            steps=steps,
             points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
             options=chosen | {"bump": bump},
             seed=seed,
@@ -221,7 +216,7 @@ class Survey:
         offsets = (self.sample.x - self.sun).reshape(-1, 3)
         shape = self.sample.weights.shape
         best = self.dust.efficiency(offsets)
-        factors = [best / self.dust.efficiency(offsets, s) - 1 for s in self.steps]
+        factors = [best / self.dust.efficiency(offsets, s) - 1 for s in self.dust.draws]
         shifts = np.asarray(
             reweighted(self.tests, self.sample, pilot, np.array(factors).reshape(-1, *shape))
         )
@@ -236,7 +231,7 @@ class Survey:
         draws = [
             self.dust.efficiency_in_sight(offsets, rng.standard_normal(len(offsets)), steps)
             for _ in range(SIGHTS)
-            for steps in self.steps
+            for steps in self.dust.draws
         ]
         return np.array(draws)
 
@@ -367,8 +362,8 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
         )
     if chosen["efficiency"] == "magnitudes":
         notes.append(
-            "The dust is fitted in parts of the sky of some 200 stars: behind smaller clouds epsilon comes "
-            "out too high and its interval too narrow (docs/results/dust.md)."
+            "The dust is told by magnitudes: on mocks 94 % of the true efficiencies lie inside their 95 % "
+            "intervals with 20,000 stars, 90 % with 100,000 (docs/results/dust.md)."
         )
     if chosen["errors"] == "ignored":
         notes.append(
