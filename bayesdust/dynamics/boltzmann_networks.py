@@ -16,7 +16,7 @@ gradients of two networks at some hundred places whatever the number of velociti
 For nearly Gaussian velocities the valley of (2) is long and narrow: force and dust can be exchanged at
 next to no cost. The descent therefore starts from a fit of both gradients to the pointwise answers, in whose
 metric there is none (`Descent.first`). With exact scores that leaves a smaller error after as many steps;
-with a flow's the flow's own errors are larger than the difference (docs/results/boltzmann.md).
+with a flow's the flow's own errors are larger than the difference (docs/results/flow-forces.md).
 
 Kalda & Green 2025 (arXiv:2512.02115) ask for the density n(x) of all the stars, seen or not, in place of
 epsilon, from the velocities' distribution p(v | x) alone, which no epsilon(x) changes:

@@ -1,5 +1,5 @@
 """Forces from flows against a dusty mock whose truth is known: `make check-flow-likelihood` prints the rows
-of "The flow likelihood" and "Networks" in docs/results/boltzmann.md.
+of "The flow likelihood" and "Networks" in docs/results/flow-forces.md.
 
 `--what likelihood`: sizes of the horizontal and the vertical force from bootstrap and iterated flows, with
 the efficiency `--efficiency given`, solved for beside the force (`motions`) or ignored (`none`). `--what
