@@ -5,9 +5,9 @@ once. Every prior is on this page; copy the file (`bayesdust models copy mw_cbe_
 not believe. The baryons' priors are what tells dark matter from discs.
 
 Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
-the stars' magnitudes, with limit = the survey's); magnitude (their column; G or phot_g_mean_mag by itself);
-bump [kpc], the size of the test functions; likelihood = sums | flow (forces that flows read off the stars, a
-cross-check that takes minutes to prepare).
+the stars' magnitudes, with limit = the survey's, and absolute_limit where the sample is cut at one);
+magnitude (their column; G or phot_g_mean_mag by itself); bump [kpc], the size of the test functions;
+likelihood = sums | flow (forces that flows read off the stars, a cross-check that takes minutes to prepare).
 """
 
 import jax.numpy as jnp

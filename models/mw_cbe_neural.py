@@ -6,7 +6,8 @@ dust map. Every prior is on this page; copy the file (`bayesdust models copy mw_
 you do not believe. Neither rho nor the dark matter is held above zero.
 
 Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
-the stars' magnitudes, with limit = the survey's) | free (from the motions alone); magnitude (their column);
+the stars' magnitudes, with limit = the survey's, and absolute_limit where the sample is cut at one) | free
+(from the motions alone); magnitude (their column);
 bump [kpc], the size of the test functions; modes and dust_modes, how fine a field the networks may draw.
 """
 

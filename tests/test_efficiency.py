@@ -69,6 +69,26 @@ def test_the_efficiency_is_found(survey, offsets):
     assert clear[nearest][dusty].mean() / np.mean(wanted[dusty]) - 1 > 1.0
 
 
+@pytest.mark.slow
+def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets):
+    """As one of `cuts.giants` does; told nothing of it, the fit takes dust for stars that never were."""
+    end = 0.98  # where the luminosity function ends: dust alone takes stars beyond it
+    looks = survey.G - modulus(np.linalg.norm(offsets, axis=1))
+    kept = looks < end
+    share = survey.luminosity.share
+    faintest = efficiency.faintest_seen(offsets, survey.limit, end) - survey.A
+    truth = (share(faintest) / share(np.array([end])))[kept]
+    right, wrong = (
+        fit_dust(offsets[kept], survey.G[kept], survey.limit, absolute_limit=told).efficiency(
+            offsets[kept]
+        )
+        for told in (end, np.inf)
+    )
+    rms = [np.sqrt(np.mean((found - truth) ** 2)) for found in (right, wrong)]
+    assert rms[0] < 0.6 * np.std(truth)  # constant dust misses by the standard deviation
+    assert rms[1] > np.std(truth)
+
+
 def test_the_draws_are_of_their_seed(survey, offsets):
     one, again, other = (
         fit_dust(offsets, survey.G, survey.limit, steps=3, draws=2, seed=seed) for seed in (1, 1, 2)

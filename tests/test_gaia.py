@@ -120,10 +120,12 @@ def test_cuts_can_be_changed_left_out_and_made():
     table = stars({"parallax": 0.45, "bp_rp": 0.2}, {"parallax": 0.2}, n=100)
     assert read_gaia(table, cuts=()).n == 102
     assert read_gaia(table, cuts=()).radius is None
+    assert read_gaia(table, cuts=()).absolute_limits == {}
     near = read_gaia(table, cuts=cut.giants(radius=1.0, colour=None), fewest=1)
     assert near.radius == 1.0
     assert near.distance.max() <= 1.0 + 1e-12
     assert "absolute grvs_mag < 4.000" in [r["rule"] for r in near.cuts.as_rows()]
+    assert near.absolute_limits == {"grvs_mag": pytest.approx(4.0)}
     south = cut.Cut("south", "dec < 0", ("dec",), lambda star: star["dec"] < 0.0)
     got = read_gaia(table, cuts=[south], fewest=1)
     assert (got.observed.values[:, 1] < 0.0).all()
@@ -144,6 +146,7 @@ def test_a_cut_without_its_column_is_named():
     assert len(got.cuts.skipped) == 3
     assert "has no column parallax_error, so the cut 'parallax_error / parallax" in got.warnings[0]
     assert "has no column grvs_mag" in got.cuts.skipped[1]
+    assert got.absolute_limits == {}  # a cut that was not made ends nothing
     assert got.covariance is None
     assert "no covariances are propagated" in got.warnings[-1]
 

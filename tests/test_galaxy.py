@@ -23,7 +23,7 @@ from bayesdust.dynamics.weak_form import (
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy, galaxy_posterior
 from bayesdust.inference.flow_likelihood import FlowForces
-from bayesdust.inference.galaxy_data import Survey, pilot_force
+from bayesdust.inference.galaxy_data import CHOICES, OPTIONS, Survey, options_of, pilot_force
 from bayesdust.inference.programs import load
 from bayesdust.potentials import Sum, milky_way_2014
 from bayesdust.runs import Request
@@ -184,7 +184,13 @@ def test_model_and_tree(data, dusty_stars):
         ({"efficiency": "magnitudes"}, "needs the survey's limit"),
         ({"limit": -3.0}, "give a positive number"),
         ({"limit": 14.0, "magnitude": "V"}, "no column of magnitudes V"),
-        ({"limit": 8.0}, r"row \d+, column G: the magnitude is [\d.]+, with the limit 8"),
+        ({"limit": 8.0}, r"row \d+, column G: its magnitude [\d.]+ is beyond the limit 8"),
+        (
+            {"limit": 14.0, "absolute_limit": 0.0},
+            r"row \d+, column G: .* beyond the absolute limit 0",
+        ),
+        ({"limit": 14.0, "absolute_limit": "far"}, "give a magnitude, auto or none"),
+        ({"absolute_limit": 0.99}, "absolute_limit goes with efficiency=magnitudes"),
         ({"errors": "deconvolved"}, "has no errors"),
         ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],
@@ -192,6 +198,24 @@ def test_model_and_tree(data, dusty_stars):
 def test_bad_options(dusty_stars, options, words):
     with pytest.raises(BayesdustError, match=words):
         galaxy.prepare(dusty_stars, options, POINTS)
+
+
+def test_the_limits_are_those_of_the_cuts(dusty_stars):
+    """A sample cut at an absolute magnitude brings it along, and its band."""
+    light = dusty_stars.photometry["G"]
+    cut = dataclasses.replace(
+        dusty_stars, photometry={"G": light, "grvs_mag": light}, absolute_limits={"grvs_mag": 9.0}
+    )
+
+    def chosen(stars, **given):
+        return options_of({"limit": 14.0} | given, stars, OPTIONS, CHOICES)
+
+    assert chosen(cut)["magnitude"] == "grvs_mag"
+    assert chosen(cut)["absolute_limit"] == 9.0
+    assert chosen(cut, magnitude="G")["absolute_limit"] == "none"
+    assert chosen(cut, absolute_limit="none")["absolute_limit"] == "none"
+    assert chosen(dusty_stars)["absolute_limit"] == "none"
+    assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
 
 
 def test_given_needs_weights(dusty_stars):

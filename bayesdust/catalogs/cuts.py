@@ -34,7 +34,7 @@ class Cut:
 
     Columns carry Gaia's names and units; `parallax` is corrected for its zero point, `distance` [kpc]
     is 1 / parallax. A star without one of the values needed (NaN) does not stay. `radius` [kpc] is
-    set where the cut is a ball around the Sun.
+    set where the cut is a ball around the Sun, `ends` where it is at an absolute magnitude: band and mag.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Cut:
     needs: tuple[str, ...]
     keep: Callable[[Columns], Bool[np.ndarray, " n"]]
     radius: float | None = None
+    ends: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def complete_to(radius: float = RADIUS, faintest: float = FAINTEST, band: str = 
         f"absolute {band} < {limit:.3f}",
         (band, "distance"),
         lambda star: absolute_magnitude(star[band], star["distance"]) < limit,
+        ends=(band, limit),
     )
 
 

@@ -116,6 +116,9 @@ def read_gaia(
         radius=min((c.radius for c in wanted if c.radius is not None), default=None),
         rows=rows,
         cuts=report,
+        absolute_limits={
+            c.ends[0]: c.ends[1] for c in wanted if c.ends and set(c.needs) <= set(star)
+        },
         zero_point=label,
         units=dict(reader.used),
         warnings=(*table.notes, *notes, *more, *report.skipped, *missing),

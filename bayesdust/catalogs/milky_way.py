@@ -38,6 +38,7 @@ class MilkyWayStars:
     centre, radius : (3,) kpc and kpc, the ball that holds the stars; radius None if not declared
     rows : (n,) the stars' rows in the table, from 1
     cuts : how many stars each cut removed, or None if there were none
+    absolute_limits : band -> m - mu [mag] at which the cuts end the sample, extinction left in
     zero_point : what was subtracted from the parallaxes, in words
     units : our column name -> unit, with "(assumed)" where nobody stated it
     warnings : sentences for the user
@@ -56,6 +57,7 @@ class MilkyWayStars:
     radius: float | None = None
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     cuts: CutReport | None = None
+    absolute_limits: Mapping[str, float] = field(default_factory=dict)
     zero_point: str = "none"
     units: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -19,6 +19,9 @@ u a walk at random down the halvings of the sky (`halved_walk.py`), whose smalle
 clouds. `fit_dust` finds phi and all u together, by the maximum of (2) times the prior, and draws u from the
 normal law of the curvature there.
 
+A sample that also ends at an absolute magnitude, as it looks behind the dust (M + A < `absolute_limit`), has
+min(limit - mu, absolute_limit) in place of limit - mu.
+
 A shift of phi against A(0) = 0 is all that (2) cannot tell; it leaves epsilon as it is.
 """
 
@@ -49,6 +52,8 @@ CLOUD = 4.0  # times the layer's: more dust than that in a step grows exponentia
 STRENGTH, HEIGHT = 0.7, 0.15  # mag/kpc and kpc, of the layer that the prior is about
 STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
 DRAWS = 64
+ROUNDING = 1e-3  # mag, of magnitudes and distances read from a table
+LEAVE_OUT = "give the limits of the sample, or leave the star out"
 FAINTEST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
 _CHUNK = 65_536  # stars at a time
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
@@ -66,7 +71,7 @@ class DustMap:
     draws : (d, cells, k) of the posterior: extinction of each step [mag]
     luminosity, ln_phi : the luminosity function
     patchiness : sd of ln A between the lines of sight of one part
-    limit : mag, the survey's
+    limit, absolute_limit : mag, where the sample ends: `faintest_seen`
     """
 
     sky: Sky
@@ -76,6 +81,7 @@ class DustMap:
     ln_phi: Floats
     patchiness: float
     limit: float
+    absolute_limit: float = np.inf
 
     def extinction(
         self, offsets: Float[np.ndarray, "n 3"], steps: Floats | None = None
@@ -110,8 +116,8 @@ class DustMap:
         return np.asarray(jnp.exp(self._ln_share(offsets, jnp.asarray(extinction))))
 
     def _ln_share(self, offsets: Float[np.ndarray, "n 3"], extinction: Array) -> Array:
-        """ln S(limit - mu - A) for A (..., n)."""
-        faintest = jnp.asarray(self.limit - modulus(np.linalg.norm(offsets, axis=1)))
+        """ln S of (1) for A (..., n)."""
+        faintest = jnp.asarray(faintest_seen(offsets, self.limit, self.absolute_limit))
         return self.luminosity.at(
             self.luminosity.tables(jnp.asarray(self.ln_phi))[1], faintest - extinction
         )
@@ -133,25 +139,37 @@ def modulus(distance: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return 5 * np.log10(100 * np.maximum(distance, 1e-3))
 
 
+def faintest_seen(
+    offsets: Float[np.ndarray, "n 3"], limit: float, absolute_limit: float = np.inf
+) -> Float[np.ndarray, " n"]:
+    """The M + A (n,) [mag] at which the sample ends at `offsets` from the Sun [kpc]."""
+    return np.minimum(limit - modulus(np.linalg.norm(offsets, axis=1)), absolute_limit)
+
+
 def fit_dust(
     offsets: Float[np.ndarray, "n 3"],
     magnitude: Float[np.ndarray, " n"],
     limit: float,
     on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    *,
+    absolute_limit: float = np.inf,
     steps: int = 400,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> DustMap:
     """The dust between the Sun and stars at `offsets` [kpc] of apparent `magnitude`, seen down to `limit`.
 
+    A sample that also ends at m - mu = `absolute_limit`, as one of `catalogs.cuts.giants`, needs it: without,
+    stars that dust has taken beyond it would pass for stars that never were.
+
     The prior of a step's extinction is (3), of sd `SPREAD` about a layer exp(-|z|/h), and falls as
     exp(-A/(`CLOUD` layer)): where the clump is hidden the likelihood is level in A, and only the prior ends
     it. `steps` is the most that L-BFGS takes, `draws` and `seed` are those of the posterior, in which the
     luminosity function and the patchiness stay as they are.
 
-    Raises BayesdustError for a magnitude that is not finite or beyond the limit.
+    Raises BayesdustError for a magnitude that is not finite or beyond a limit.
     """
-    check_magnitudes(magnitude, limit)
+    check_magnitudes(offsets, magnitude, limit, absolute_limit)
     distance = np.linalg.norm(offsets, axis=1)
     sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
     knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
@@ -161,9 +179,8 @@ def fit_dust(
         layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
         walk=HalvedWalk(sky.levels, SPREAD),
     )
-    stars = _Stars(
-        *map(jnp.asarray, (cell, colour, limit - modulus(distance), _shares(distance, knots)))
-    )
+    faintest = faintest_seen(offsets, limit, absolute_limit)
+    stars = _Stars(*map(jnp.asarray, (cell, colour, faintest, _shares(distance, knots))))
     ln_phi, patchiness, u = posterior.parts(_most_probable(posterior, stars, steps, on_progress))
     curvature = _curvature(posterior, ln_phi, patchiness, u, stars)
     scatter, rng = (
@@ -178,11 +195,12 @@ def fit_dust(
         ln_phi=np.asarray(ln_phi),
         patchiness=float(patchiness),
         limit=limit,
+        absolute_limit=absolute_limit,
     )
 
 
 class _Stars(NamedTuple):
-    """Part of the sky (n,), M + A and limit - mu (n,) [mag], and share of each step in front (n, k)."""
+    """Part of the sky (n,), M + A and `faintest_seen` (n,) [mag], and share of each step in front (n, k)."""
 
     cell: Array
     colour: Array
@@ -334,21 +352,36 @@ def _layer(height: Floats) -> Floats:
     return STRENGTH * np.exp(-height / HEIGHT) + 0.01
 
 
-def first_unseen(magnitude: Float[np.ndarray, " n"], limit: float) -> int | None:
-    """Index of the first star that the survey cannot have seen: no magnitude, or one beyond the limit."""
-    seen = np.isfinite(magnitude) & (magnitude <= limit)
-    return None if seen.all() else int(np.argmin(seen))
-
-
-def check_magnitudes(magnitude: Float[np.ndarray, " n"], limit: float) -> None:
-    """Raises BayesdustError for the first star that the survey cannot have seen."""
-    first = first_unseen(magnitude, limit)
-    if first is None:
-        return
+def first_unseen(
+    offsets: Float[np.ndarray, "n 3"],
+    magnitude: Float[np.ndarray, " n"],
+    limit: float,
+    absolute_limit: float = np.inf,
+) -> tuple[int, str] | None:
+    """Index of the first star that the sample cannot have, and why not."""
+    looks = magnitude - modulus(np.linalg.norm(offsets, axis=1))
+    seen = np.isfinite(magnitude) & (magnitude <= limit) & (looks <= absolute_limit + ROUNDING)
+    if seen.all():
+        return None
+    first = int(np.argmin(seen))
     value = magnitude[first]
     if not np.isfinite(value):
-        raise BayesdustError(f"star {first + 1}: its magnitude is {value}; leave it out.")
-    raise BayesdustError(
-        f"star {first + 1}: its magnitude {value:.6g} is beyond the limit {limit:g}; give the "
-        "survey's limit, or leave the star out."
+        return first, f"its magnitude is {value}"
+    if value > limit:
+        return first, f"its magnitude {value:.6g} is beyond the limit {limit:g}"
+    return first, (
+        f"it looks {looks[first]:.6g} mag bright at 10 pc, beyond the absolute limit {absolute_limit:g}"
     )
+
+
+def check_magnitudes(
+    offsets: Float[np.ndarray, "n 3"],
+    magnitude: Float[np.ndarray, " n"],
+    limit: float,
+    absolute_limit: float = np.inf,
+) -> None:
+    """Raises BayesdustError for the first star that the sample cannot have."""
+    first = first_unseen(offsets, magnitude, limit, absolute_limit)
+    if first is not None:
+        star, problem = first
+        raise BayesdustError(f"star {star + 1}: {problem}; {LEAVE_OUT}.")

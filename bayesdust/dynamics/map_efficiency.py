@@ -39,7 +39,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.efficiency import FAINTEST, check_magnitudes, modulus
+from bayesdust.dynamics.efficiency import FAINTEST, check_magnitudes, faintest_seen, modulus
 from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.errors import BayesdustError
 
@@ -157,19 +157,13 @@ def epsilon_from_map(
     one finite number >= 0 a place, a radius that is not positive, a cut that leaves no star, or too few of
     them.
     """
-    check_magnitudes(magnitude, limit)
+    check_magnitudes(offsets, magnitude, limit, absolute_limit)
     if not radius > 0:
         raise BayesdustError(f"the radius is {radius} kpc; give one above 0.")
     A, A_there = _extinctions(extinction, offsets), _extinctions(extinction, places)
     looks = magnitude - modulus(np.linalg.norm(offsets, axis=1))
-    if (beyond := looks > absolute_limit + ROUNDING).any():
-        i = int(np.argmax(beyond))
-        raise BayesdustError(
-            f"star {i + 1}: it looks {looks[i]:.6g} mag bright at 10 pc, beyond the absolute limit "
-            f"{absolute_limit:g}; give the limit of the catalogue, or leave the star out."
-        )
     faintest, asked = (
-        np.minimum(limit - modulus(np.linalg.norm(x, axis=1)), absolute_limit) - dust
+        faintest_seen(x, limit, absolute_limit) - dust
         for x, dust in ((offsets, A), (places, A_there))
     )
     light = TruncatedMagnitudes(looks - A, faintest)

@@ -17,7 +17,7 @@ from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
-from bayesdust.dynamics.efficiency import DustMap, first_unseen, fit_dust
+from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen, fit_dust
 from bayesdust.dynamics.weak_form import (
     Basis,
     Bumps,
@@ -37,6 +37,7 @@ from bayesdust.potentials.discs import milky_way_2014
 OPTIONS: dict[str, Any] = {
     "efficiency": "auto",
     "limit": None,
+    "absolute_limit": "auto",
     "magnitude": "auto",
     "bump": None,
     "errors": "auto",
@@ -147,8 +148,11 @@ class Survey:
         if chosen["efficiency"] == "given":
             weights = weights * np.asarray(stars.weights)[:, None]
         if chosen["efficiency"] == "magnitudes":
-            magnitude, limit = stars.photometry[chosen["magnitude"]], float(chosen["limit"])
-            dust = fit_dust(stars.x - sun, magnitude, limit, on_progress, seed=seed)
+            limit, ends = _limits(chosen)
+            magnitude = stars.photometry[chosen["magnitude"]]
+            dust = fit_dust(
+                stars.x - sun, magnitude, limit, on_progress, absolute_limit=ends, seed=seed
+            )
             offsets = (x - sun).reshape(-1, 3)
             weights = weights / dust.efficiency(offsets).reshape(weights.shape)
         return cls(
@@ -287,6 +291,11 @@ def options_of(
     for key, value in given.items():
         if key in ("limit", "bump") and not (isinstance(value, int | float) and 0 < value < 100):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give a positive number.")
+        words = key == "absolute_limit" and value in ("auto", "none")
+        if key == "absolute_limit" and not (words or isinstance(value, int | float)):
+            raise BayesdustError(
+                f"Option {key} cannot be {value!r}: give a magnitude, auto or none."
+            )
     chosen = {**options, **given}
     known = stars.distance_errors is not None
     if chosen["errors"] == "auto":
@@ -308,31 +317,42 @@ def options_of(
         if chosen["limit"] is None:
             raise BayesdustError("efficiency=magnitudes needs the survey's limit, as limit=14.")
         if chosen["magnitude"] == "auto":
-            chosen["magnitude"] = next(
-                (b for b in MAGNITUDES if b in stars.photometry), MAGNITUDES[0]
-            )
+            bands = (*stars.absolute_limits, *MAGNITUDES)
+            chosen["magnitude"] = next((b for b in bands if b in stars.photometry), MAGNITUDES[0])
         if chosen["magnitude"] not in stars.photometry:
             there = ", ".join(stars.photometry) or "none"
             raise BayesdustError(
                 f"{stars.source}: has no column of magnitudes {chosen['magnitude']} (known here: {there}); "
                 "name the column G, or leave limit out and give weights='1/epsilon'."
             )
-        _check_limit(stars, chosen["magnitude"], float(chosen["limit"]))
-    elif chosen["limit"] is not None:
-        raise BayesdustError(
-            f"Option limit goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one out."
-        )
+        if chosen["absolute_limit"] == "auto":
+            chosen["absolute_limit"] = stars.absolute_limits.get(chosen["magnitude"], "none")
+        _check_limits(stars, chosen)
+        return chosen
+    for key in ("limit", "absolute_limit"):
+        if given.get(key) is not None:
+            raise BayesdustError(
+                f"Option {key} goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one "
+                "out."
+            )
+    chosen["absolute_limit"] = "none"
     return chosen
 
 
-def _check_limit(stars: MilkyWayStars, column: str, limit: float) -> None:
-    """Every magnitude is known and brighter than the limit; else the first row that is not so is named."""
-    magnitude = stars.photometry[column]
-    first = first_unseen(magnitude, limit)
+def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
+    """Where the sample ends: limit and absolute limit of `fit_dust`."""
+    absolute = chosen["absolute_limit"]
+    return float(chosen["limit"]), np.inf if absolute == "none" else float(absolute)
+
+
+def _check_limits(stars: MilkyWayStars, chosen: dict[str, Any]) -> None:
+    """Every magnitude is known and brighter than the limits; else the first row that is not so is named."""
+    column = chosen["magnitude"]
+    offsets = stars.x - np.asarray(stars.sun.position)
+    first = first_unseen(offsets, stars.photometry[column], *_limits(chosen))
     if first is not None:
-        problem = f"the magnitude is {magnitude[first]:.6g}, with the limit {limit:g}"
-        advice = "give the survey's limit, or leave the star out"
-        raise fault(stars.source, problem, advice, stars.row(first), column)
+        star, problem = first
+        raise fault(stars.source, problem, LEAVE_OUT, stars.row(star), column)
 
 
 def _blur_at_edge(stars: MilkyWayStars) -> float:

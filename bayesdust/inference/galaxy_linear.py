@@ -29,7 +29,7 @@ from bayesdust.potentials.base import Potential
 from bayesdust.units import G
 
 OPTIONS = galaxy_data.OPTIONS | {"modes": 400, "dust_modes": 400}
-CHOICES = {"efficiency": (*galaxy_data.CHOICES["efficiency"], "free")}
+CHOICES = galaxy_data.CHOICES | {"efficiency": (*galaxy_data.CHOICES["efficiency"], "free")}
 LENGTHS = np.array([3.0, 3.0, 0.8])  # kpc, at which the modes of the potential are chosen
 DUST_LENGTHS = np.array([1.0, 1.0, 0.6])
 GAUGE = 0.01  # sd of ln epsilon at the Sun, where no star is missing
