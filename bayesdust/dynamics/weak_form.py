@@ -208,7 +208,7 @@ def moments(
         basis = jax.vmap(force)(x).transpose(0, 2, 1).reshape(kick.shape[1], -1)
         return Moments(w @ drift, kick @ basis, pull)
 
-    return _in_chunks(part, stars, chunk)
+    return in_chunks(part, stars, chunk)
 
 
 def covariance(
@@ -224,7 +224,7 @@ def covariance(
         terms = _star_terms(tests, pilot, x, v, w)
         return jnp.sum(terms, axis=0), terms.T @ terms
 
-    total, square = _in_chunks(squares, stars, chunk)
+    total, square = in_chunks(squares, stars, chunk)
     return square - jnp.outer(total, total) / stars.n
 
 
@@ -244,7 +244,7 @@ def reweighted(
         return jnp.einsum("ncd,nc,nck->dk", factors, w, _copy_terms(tests, pilot, x, v))
 
     by_star = np.ascontiguousarray(np.moveaxis(factors, 0, -1))
-    return _in_chunks(sums, stars, chunk, by_star)
+    return in_chunks(sums, stars, chunk, by_star)
 
 
 def own_star_pull(
@@ -281,7 +281,7 @@ def own_star_pull(
             return pulls
         return jnp.concatenate([pulls, jnp.einsum("ni,npi->p", drag, jax.vmap(dust)(x))])
 
-    return _in_chunks(part, stars, chunk)
+    return in_chunks(part, stars, chunk)
 
 
 def _star_terms(tests: Bumps, pilot: Pilot, x: Array, v: Array, w: Array) -> Array:
@@ -300,7 +300,7 @@ def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
     return drift, jax.jacfwd(lambda v: tests.values(x, v))(v)
 
 
-def _in_chunks(part: Callable, stars: Sample, chunk: int, *more: np.ndarray) -> Any:
+def in_chunks(part: Callable, stars: Sample, chunk: int, *more: np.ndarray) -> Any:
     """The sum over chunks of `part`; the last is filled up with stars of weight zero."""
     compiled, total = jax.jit(part), None
     chunk = max(1, chunk // stars.x.shape[1])

@@ -17,6 +17,7 @@ from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
+from bayesdust.dynamics import sun_offsets
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen, fit_dust
 from bayesdust.dynamics.weak_form import (
     Basis,
@@ -41,10 +42,12 @@ OPTIONS: dict[str, Any] = {
     "magnitude": "auto",
     "bump": None,
     "errors": "auto",
+    "sun": "auto",
 }
 CHOICES = {
     "efficiency": ("auto", "none", "given", "magnitudes"),
     "errors": ("auto", "ignored", "deconvolved"),
+    "sun": ("auto", "fixed", "uncertain"),
 }
 SIGHTS = 8  # lines of sight for each draw of the dust
 FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
@@ -175,7 +178,7 @@ class Survey:
         on_progress(1, 3, "sums")
         sizes, scatter = self._first_pilot(both[:, -2:], constant)
         pilot = Pilot(pilot_force(sizes))
-        scatter = scatter + self._dust_scatter(pilot)
+        scatter = scatter + self._dust_scatter(pilot) + self._sun_scatter(pilot)
         on_progress(2, 3, "sums")
         inverse = np.linalg.inv(scatter)
         pull = own_star_pull(self.tests, self.sample, pilot, force, inverse, dust)
@@ -225,6 +228,13 @@ class Survey:
             reweighted(self.tests, self.sample, pilot, np.array(factors).reshape(-1, *shape))
         )
         return shifts.T @ shifts / len(shifts)
+
+    def _sun_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
+        """What is not known of the Sun's place and motion, as a covariance of the sums."""
+        if self.options["sun"] == "fixed":
+            return 0.0
+        slopes = sun_offsets.slopes(self.tests, self.sample, pilot) * sun_offsets.UNCERTAIN
+        return slopes @ slopes.T
 
     def _efficiencies(self) -> Float[np.ndarray, "d m"] | None:
         """Draws of epsilon at the points, each on a line of sight of its own."""
@@ -300,6 +310,8 @@ def options_of(
     known = stars.distance_errors is not None
     if chosen["errors"] == "auto":
         chosen["errors"] = "deconvolved" if known else "ignored"
+    if chosen["sun"] == "auto":
+        chosen["sun"] = "fixed" if stars.observed is None else "uncertain"
     if chosen["errors"] == "deconvolved" and not known:
         raise BayesdustError(
             f"{stars.source}: has no errors (parallax_error and the others of Gaia) to be deconvolved."
