@@ -145,6 +145,12 @@ def fit(
     radius: Annotated[
         float | None, typer.Option(metavar="KPC", help="Milky Way: of the survey.")
     ] = None,
+    flows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Milky Way, likelihood=flow: an earlier run whose flows are reused."
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(metavar="METHOD", help=METHOD)] = "nuts",
     chains: Chains = None,
     warmup: Warmup = None,
@@ -193,14 +199,16 @@ def fit(
     columns, units = _pairs("--column", column), _pairs("--unit", unit)
     options = {key: _value(text) for key, text in _pairs("--option", option).items()}
     sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
-    settings = {key: value for key, value in sizes.items() if value is not None}
+    settings: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
     light = {
         "photometry": photometry,
         "photometry_columns": _pairs("--photometry-column", photometry_column),
         "photometry_units": _pairs("--photometry-unit", photometry_unit),
     }
     of_dwarfs = {"--galaxy": galaxy, "--photometry": photometry}
-    of_stars = {"--points": points, "--weights": weights, "--radius": radius}
+    of_stars = {"--points": points, "--weights": weights, "--radius": radius, "--flows": flows}
+    if flows is not None:
+        settings["flows"] = str(flows)
     table: Any
     places = None
     if program.kind == "milky_way":

@@ -17,7 +17,8 @@ from typing import Any
 from bayesdust.errors import BayesdustError, ResumableError
 
 RESULTS = ("posterior.nc", "summary.ecsv", "report.html", "run.json")
-EXTRAS = ("weights.nc",)  # what only some runs leave
+FLOW_FORCES = "flow_forces.npz"
+EXTRAS = ("weights.nc", FLOW_FORCES)  # what only some runs leave
 _LOCK, _REQUEST = "lock", "request.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = (*_FULL, errno.EROFS, errno.EIO)

@@ -148,7 +148,7 @@ WORDS = {
     "photometry": (added("--photometry", "nope.csv"), "nope.csv: cannot be read"),
     "method": (added("--method", "guess"), "guess"),
     "no galaxy": (without("--galaxy"), "Missing option '--galaxy'"),
-    "flag": (added("--frob"), "No such option: --frob (see bayesdust fit --help)"),
+    "flag": (added("--zzz"), "No such option: --zzz (see bayesdust fit --help)"),
     "argument": (added("more"), "unexpected extra argument"),
     "chains": (added("--chains", "0"), "Invalid value for '--chains'"),
     "draws": (added("--draws", "99"), "Invalid value for '--draws'"),
@@ -241,7 +241,7 @@ def test_folders_that_will_not_do(place, call):
     assert {(place / "busy" / name).read_text() for name in RESULTS} == {"old"}
 
 
-@pytest.mark.parametrize("words", [["frob"], ["--frob"], ["models", "frob"], ["report"]])
+@pytest.mark.parametrize("words", [["frob"], ["--zzz"], ["models", "frob"], ["report"]])
 def test_unknown_commands(call, words):
     code, stdout, stderr = call(*words)
     assert (code, stdout) == (2, "")

@@ -60,20 +60,48 @@ def test_the_true_force_is_found(data):
     assert stats.chi2.sf(chi2, data.number) > 1e-3
 
 
-def test_flows_can_be_the_likelihood(dusty_stars, data, monkeypatch):
-    """What flows say of the force decides, and the sums are still there to judge it."""
-    asked = {}
+@pytest.fixture
+def asked(monkeypatch):
+    """What flows were to be trained on; the true forces, with errors of 2 %, are in their place."""
+    found = {"times": 0}
 
     def in_their_place(x, v, architecture, cells, *, weights, schedule, on_progress):
-        asked.update(
-            x=x, weights=weights, cells=cells, seed=schedule.seed, radius=architecture.radius
-        )
+        found.update(x=x, weights=weights, cells=cells, seed=schedule.seed)
+        found.update(radius=architecture.radius, times=found["times"] + 1)
         true = np.asarray(cells(jax.vmap(TRUTH.acceleration)(jax.numpy.asarray(cells.x))))
         rng = np.random.default_rng(1)
         repeats = true * (1 + 0.001 * rng.normal(size=(2, 8)))
         return FlowForces.of(cells, repeats, true * (1 + 0.02 * rng.normal(size=(30, 8))), repeats)
 
     monkeypatch.setattr(galaxy, "flow_forces", in_their_place)
+    return found
+
+
+def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
+    options = {"bump": 1.7, "likelihood": "flow"}
+    first = galaxy.prepare(dusty_stars, options, folder=tmp_path).flow
+    for where in ({"folder": tmp_path}, {"flows": tmp_path}, {"flows": tmp_path, "seed": 5}):
+        again = galaxy.prepare(dusty_stars, options, **where).flow
+        for name in ("values", "covariance", "bias", "scatter", "shrinkage", "members", "fitted"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+        np.testing.assert_array_equal(again.cells.shares, first.cells.shares)
+    assert asked["times"] == 1
+    others = dataclasses.replace(dusty_stars, v=dusty_stars.v + 1.0)
+    with pytest.raises(BayesdustError, match=r"flow_forces\.npz is of other stars"):
+        galaxy.prepare(others, options, flows=tmp_path)
+    (tmp_path / "flow_forces.npz").write_bytes(b"PK nothing")
+    with pytest.raises(
+        BayesdustError, match=r"flow_forces\.npz cannot be read: train the flows again"
+    ):
+        galaxy.prepare(dusty_stars, options, flows=tmp_path)
+    with pytest.raises(BayesdustError, match=r"elsewhere/flow_forces\.npz cannot be read"):
+        galaxy.prepare(dusty_stars, options, flows=tmp_path / "elsewhere")
+    with pytest.raises(BayesdustError, match="for the option likelihood=flow"):
+        galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path)
+
+
+def test_flows_can_be_the_likelihood(dusty_stars, data, asked):
+    """What flows say of the force decides, and the sums are still there to judge it."""
     by_flow = galaxy.prepare(dusty_stars, {"bump": 1.7, "likelihood": "flow"}, POINTS, seed=3)
     np.testing.assert_array_equal(by_flow.design, data.design)
     np.testing.assert_allclose(asked["weights"], dusty_stars.weights)

@@ -86,4 +86,7 @@ def test_the_sun_is_uncertain_where_coordinates_need_it(dusty_stars):
 
     assert chosen(dusty_stars) == "fixed"
     assert chosen(dusty_stars, sun="uncertain") == "uncertain"
-    assert chosen(dataclasses.replace(dusty_stars, observed=SimpleNamespace(errors=None))) == "uncertain"
+    assert (
+        chosen(dataclasses.replace(dusty_stars, observed=SimpleNamespace(errors=None)))
+        == "uncertain"
+    )

@@ -26,7 +26,10 @@ parameters:
 This is for a plain sample covariance; with a shrunk one and the terms of b in it, it errs on the wide side.
 """
 
-from dataclasses import dataclass, replace
+import io
+import zipfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -45,6 +48,7 @@ from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
 from bayesdust.inference.galaxy_data import Progress
 from bayesdust.potentials.base import Potential
+from bayesdust.workplace import write_atomically
 
 FEWEST = 12  # members, whatever the number of cells
 
@@ -180,6 +184,34 @@ class FlowForces:
     def without_bias(self) -> "FlowForces":
         """As a bootstrap alone would have it: the bias neither taken off nor allowed for."""
         return replace(self, values=self.values + self.bias, covariance=self.scatter)
+
+    def save(self, path: Path, key: str) -> None:
+        """Write all numbers into a file; `key` says what they are of."""
+        numbers = {field.name: getattr(self, field.name) for field in fields(self)}
+        cells = numbers.pop("cells")
+        content = io.BytesIO()
+        np.savez(content, key=key, x=cells.x, shares=cells.shares, **numbers)
+        write_atomically(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, key: str) -> "FlowForces":
+        """Those that `save` wrote. Raises BayesdustError for a damaged file, or one of another `key`."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                numbers = dict(archive)
+            other = str(numbers.pop("key")) != key
+            cells = Cells(numbers.pop("x"), numbers.pop("shares"))
+            scalars = {
+                name: numbers.pop(name).item() for name in ("shrinkage", "members", "fitted")
+            }
+            found = cls(cells, **numbers, **scalars)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise BayesdustError(f"{path} cannot be read: train the flows again.") from error
+        if other:
+            raise BayesdustError(
+                f"{path} is of other stars, weights or another ball: leave --flows out, to train others."
+            )
+        return found
 
     @property
     def power(self) -> float:

@@ -7,6 +7,7 @@ same stars decide (`flow_likelihood.py`), and the sums only judge what comes out
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import digest
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture
@@ -34,6 +36,7 @@ from bayesdust.inference.galaxy_data import (
 )
 from bayesdust.potentials.base import Potential
 from bayesdust.units import DENSITY_GEV_CM3, G
+from bayesdust.workplace import FLOW_FORCES
 
 OPTIONS = galaxy_data.OPTIONS | {"likelihood": "sums"}
 CHOICES = galaxy_data.CHOICES | {"likelihood": ("sums", "flow")}
@@ -76,15 +79,23 @@ def prepare(
     points: Float[np.ndarray, "m 3"] | None = None,
     seed: int = 0,
     on_progress: Progress = lambda done, total, phase: None,
+    *,
+    flows: Path | None = None,
+    folder: Path | None = None,
 ) -> GalaxyData:
     """Ready `stars` for a model; `points` (m, 3) [kpc] are where it is to give forces and densities.
 
+    With likelihood=flow the forces of flows are those that an earlier run left in its folder `flows`, or
+    in this one's own `folder` before it was stopped; else flows are trained, and the forces left there.
+
     Raises BayesdustError on an unknown option or choice, magnitudes that are not there, a ball that is too
-    small for one test function, or too few stars for flows.
+    small for one test function, too few stars for flows, or forces in `flows` that are of other stars.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
     survey = Survey.of(stars, chosen, points, seed, on_progress)
-    flow = _forces_of_flows(survey, on_progress) if chosen["likelihood"] == "flow" else None
+    flow = None
+    if chosen["likelihood"] == "flow":
+        flow = _forces_of_flows(survey, flows, folder, on_progress)
     nodes = ForceNodes.covering(survey.centre, survey.radius)
     weighed = survey.weigh(nodes.basis, None, on_progress)
     design, target, rest = _compressed(weighed.whitened())
@@ -103,8 +114,23 @@ def prepare(
     )
 
 
-def _forces_of_flows(survey: Survey, on_progress: Progress) -> FlowForces:
-    """From flows trained on the stars as they are, with the sums' weights, at places well inside the ball."""
+def _forces_of_flows(
+    survey: Survey, flows: Path | None, folder: Path | None, on_progress: Progress
+) -> FlowForces:
+    """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
+    sample = survey.sample
+    key = digest(sample.x, sample.v, sample.weights, survey.centre, np.array([survey.radius]))
+    if flows is not None:
+        return FlowForces.load(flows / FLOW_FORCES, key)
+    if folder is None:
+        return _trained(survey, on_progress)
+    if not (folder / FLOW_FORCES).exists():
+        _trained(survey, on_progress).save(folder / FLOW_FORCES, key)
+    return FlowForces.load(folder / FLOW_FORCES, key)
+
+
+def _trained(survey: Survey, on_progress: Progress) -> FlowForces:
+    """Of flows trained on the stars as they are, with the sums' weights, at places well inside the ball."""
     x, v, weights = survey.sample.x[:, 0], survey.sample.v[:, 0], survey.sample.weights[:, 0]
     within = np.linalg.norm(x - survey.centre, axis=1) < WITHIN * survey.radius
     near = np.flatnonzero(within & (abs(x[:, 2]) < FLAT * survey.radius))

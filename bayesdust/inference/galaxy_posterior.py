@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,10 +107,12 @@ def fit(
     method: str = "nuts",
     options: Mapping[str, Any] | None = None,
     on_progress: Progress = lambda done, total, phase: None,
+    flows: str | Path | None = None,
     **settings: Any,
 ) -> "DataTree":
     """Posterior of the Milky Way's force, dark matter and dust; `points` (m, 3) [kpc] are places of interest.
 
+    `flows` is the folder of an earlier run with likelihood=flow on the same stars, whose flows are reused.
     `method` and `settings` as in `posterior.fit`. Raises BayesdustError on a model that breaks the
     contract, an unknown method, option or setting.
     """
@@ -121,7 +124,8 @@ def fit(
     if program.posterior is not None:
         _refuse_settings(program, method, settings)
     clock, timings = time.perf_counter(), settings.get("timings", {})
-    data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress)
+    more = _flows(options or {}, flows, settings.get("checkpoint"))
+    data = prepare(stars, dict(options or {}), points, seed=seed, on_progress=on_progress, **more)
     timings["preparing"] = time.perf_counter() - clock
     if not isinstance(data, SurveyData):
         raise BayesdustError(
@@ -141,6 +145,19 @@ def fit(
     tree = assemble(program, stars, data, draws, seed, name)
     tree.attrs.update(facts)
     return tree
+
+
+def _flows(
+    options: Mapping[str, Any], flows: str | Path | None, folder: Path | None
+) -> dict[str, Path | None]:
+    """What a model's `prepare` is told of flows, if its likelihood is of them."""
+    if options.get("likelihood") == "flow":
+        return {"flows": None if flows is None else Path(flows), "folder": folder}
+    if flows is not None:
+        raise BayesdustError(
+            "Flows are for the option likelihood=flow: add it, or leave flows out."
+        )
+    return {}
 
 
 def _refuse_settings(program: Program, method: str, settings: Mapping[str, Any]) -> None:
