@@ -154,6 +154,13 @@ def _facts(stars: Catalogue) -> dict[str, Any]:
     return {"photometry": stars.photometry_sha256, "galaxy": stars.galaxy.to_dict()}
 
 
+def _survey(stars: Catalogue) -> dict[str, Any]:
+    """Of stars of the Milky Way: the Sun's place, the ball, the weights, and what the cuts removed."""
+    if not isinstance(stars, MilkyWayStars):
+        return {}
+    return {"survey": _facts(stars) | {"cuts": stars.cuts.as_rows() if stars.cuts else []}}
+
+
 def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
     """The contents of run.json, but for times and verdict."""
     import jax
@@ -171,6 +178,7 @@ def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
         "data_sha256": request.stars.sha256,
         "photometry_sha256": getattr(request.stars, "photometry_sha256", None),
         "places": 0 if request.points is None else len(request.points),
+        **_survey(request.stars),
         "units": dict(request.stars.units),
         "warnings": list(request.stars.warnings),
         "versions": versions(),

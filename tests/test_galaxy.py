@@ -11,6 +11,7 @@ from numpyro import handlers
 from scipy import stats
 
 from bayesdust.catalogs.cartesian import read_places
+from bayesdust.catalogs.cuts import CutReport
 from bayesdust.dynamics.weak_form import (
     Bumps,
     Pilot,
@@ -26,7 +27,7 @@ from bayesdust.inference.flow_likelihood import FlowForces
 from bayesdust.inference.galaxy_data import CHOICES, OPTIONS, Survey, options_of, pilot_force
 from bayesdust.inference.programs import load
 from bayesdust.potentials import Sum, milky_way_2014
-from bayesdust.runs import Request
+from bayesdust.runs import Request, record
 from bayesdust.summary import summarise
 
 TRUTH = milky_way_2014()
@@ -244,6 +245,16 @@ def test_the_limits_are_those_of_the_cuts(dusty_stars):
     assert chosen(cut, absolute_limit="none")["absolute_limit"] == "none"
     assert chosen(dusty_stars)["absolute_limit"] == "none"
     assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
+
+
+def test_the_survey_is_on_record(dusty_stars):
+    survey = record(Request(load("mw_cbe_gnfw"), dusty_stars))["survey"]
+    assert survey["ball"] == [*dusty_stars.centre, dusty_stars.radius]
+    assert survey["weights"] == "1/epsilon"
+    assert survey["cuts"] == []
+    cut = CutReport(5, (("within", "d < 4 kpc", 1, 4),))
+    there = dataclasses.replace(dusty_stars, cuts=cut)
+    assert record(Request(load("mw_cbe_gnfw"), there))["survey"]["cuts"][0]["removed"] == 1
 
 
 def test_given_needs_weights(dusty_stars):
