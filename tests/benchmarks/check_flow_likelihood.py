@@ -2,9 +2,10 @@
 of "The flow likelihood" and "Networks" in docs/results/flow-forces.md.
 
 `--what likelihood`: sizes of the horizontal and the vertical force from bootstrap and iterated flows, with
-the efficiency `--efficiency given`, solved for beside the force (`motions`) or ignored (`none`). `--what
-networks`: Phi and epsilon (or the density of all stars) as networks, from both starts. `--mock file` is the
-mock in BAYESDUST_DATA, `drawn` one of `dusty_mocks` with the seed.
+the efficiency `--efficiency given`, solved for beside the force (`motions`) or ignored (`none`); ten times
+the `--places` or the `--velocities` are to change little. `--what networks`: Phi and epsilon (or the density
+of all stars) as networks, from both starts. `--mock file` is the mock in BAYESDUST_DATA, `drawn` one of
+`dusty_mocks` with the seed.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from bayesdust.flows.training import Schedule, train  # noqa: E402
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces  # noqa: E402
 from bayesdust.potentials import Network, PotentialNetwork, milky_way_2014  # noqa: E402
 
-SUN, RADIUS, PLACES = np.array(SURVEY.centre), SURVEY.radius * (1 + 1e-5), 600
+SUN, RADIUS = np.array(SURVEY.centre), SURVEY.radius * (1 + 1e-5)
+PLACES = 600  # of the networks' comparison
 
 
 def stars(mock: str, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,19 +65,21 @@ def likelihood(arguments: argparse.Namespace) -> None:
     x, v, epsilon = stars(arguments.mock, arguments.stars, arguments.seed)
     clock, seed = time.perf_counter(), arguments.seed
     near = np.flatnonzero((np.linalg.norm(x - SUN, axis=1) < 3.0) & (abs(x[:, 2]) < 1.5))
-    cells = Cells.of(x[np.random.default_rng(8).choice(near, PLACES, replace=False)])
+    cells = Cells.of(x[np.random.default_rng(8).choice(near, arguments.places, replace=False)])
     forces = flow_forces(
         x,
         v,
         Architecture.for_stars(x, v, SURVEY.centre, RADIUS),
         cells,
         weights=1 / epsilon if arguments.efficiency == "given" else None,
+        velocities=arguments.velocities,
         dust=arguments.efficiency == "motions",
         schedule=Schedule(seed=seed),
     )
     a = np.asarray(jax.vmap(milky_way_2014().acceleration)(jnp.asarray(cells.x)))
     parts = np.column_stack([cells(jnp.asarray(a * part)) for part in ([1, 1, 0], [0, 0, 1])])
-    label = f"{arguments.mock}, {len(x):,} stars, efficiency {arguments.efficiency}, seed {seed}"
+    label = f"{arguments.mock}, {len(x):,} stars, efficiency {arguments.efficiency}, seed {seed}, "
+    label += f"{arguments.places} places with {arguments.velocities} velocities each"
     seconds = time.perf_counter() - clock
     print(f"| {label} | {sizes(forces, parts)} | {seconds:.0f} |")
     print(f"| the same, bootstrap alone | {sizes(forces.without_bias(), parts)} | |")
@@ -122,6 +126,8 @@ def main() -> int:
     parser.add_argument("--efficiency", choices=("given", "motions", "none"), default="given")
     parser.add_argument("--stars", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--places", type=int, default=600)
+    parser.add_argument("--velocities", type=int, default=128, help="at each place")
     parser.add_argument("--width", type=int, default=100)
     parser.add_argument("--depth", type=int, default=5)
     arguments = parser.parse_args()
