@@ -77,7 +77,8 @@ def test_the_likelihood_covers_as_it_says_and_a_normal_one_does_not(cells):
         C = np.linalg.inv(np.cov(noise[1:].T))
         normal, best = shape @ C @ shape, shape @ C @ noise[0]
         chi2 = noise[0] @ C @ noise[0] - 2 * sizes * best + sizes**2 * normal
-        forces = FlowForces(cells, noise[0], np.linalg.inv(C), 0 * shape, 0 * shape, C, 0.0, M, 1)
+        none = 0 * shape
+        forces = FlowForces(cells, noise[0], np.linalg.inv(C), none, none, none, C, 0.0, M, 1)
         student = -forces.power / 2 * np.log1p(chi2 / (M - 1))
         if i == 0:
             ln_L = [float(forces.log_likelihood(jnp.asarray(s * shape))) for s in sizes[::200]]
@@ -106,6 +107,18 @@ def test_the_bias_is_taken_off_and_allowed_for(cells):
     np.testing.assert_allclose(plain.values, repeats.mean(axis=0))
     # the truth a bias away: what a bootstrap alone has to reject is within the errors of the whole
     assert float(plain.chi2(found.values)) > 2 * float(found.chi2(found.values + found.bias))
+
+
+def test_what_errors_do_is_taken_off(cells):
+    rng = np.random.default_rng(8)
+    bootstrap, repeats = correlated(rng, M), 100 + 0.1 * rng.normal(size=(4, P))
+    noisier = repeats.mean(axis=0) + 3.0 + 0.2 * rng.normal(size=(4, P))
+    plain = FlowForces.of(cells, repeats, bootstrap, repeats)
+    found = FlowForces.of(cells, repeats, bootstrap, repeats, noisier)
+    np.testing.assert_allclose(found.values, 2 * repeats.mean(axis=0) - noisier.mean(axis=0))
+    more = found.covariance - plain.covariance
+    np.testing.assert_allclose(more, np.cov(noisier.T) / 4 + np.cov(repeats.T) / 4, atol=1e-12)
+    assert not plain.blur.any()
 
 
 def test_the_factor_of_a_model_is_the_likelihood(cells):
@@ -139,16 +152,18 @@ def test_the_whole_way():
     x = np.array(SURVEY.centre) + rng.normal(size=(600, 3)) * [1.0, 1.0, 0.4]
     v = np.array([0.0, 220.0, 0.0]) + rng.normal(size=(600, 3)) * 40
     build = Architecture.for_stars(x, v, SURVEY.centre, 8.0, layers=1, widths=(8, 8))
-    phases = []
+    phases, copies = [], (np.stack([x + 0.1, x - 0.1]), np.stack([v + 5.0, v - 5.0]))
     found = flow_forces(
         x, v, build, Cells.of(x[:20], rings=1, layers=1), weights=rng.uniform(1, 2, 600), members=12,
-        repeats=2, velocities=16, schedule=Schedule(epochs=1, batch=200),
+        repeats=2, velocities=16, noisier=copies, schedule=Schedule(epochs=1, batch=200),
         on_progress=lambda done, total, phase: phases.append(phase),
     )  # fmt: skip
     assert (np.linalg.eigvalsh(found.scatter) > 0).all()
     assert (found.bias != 0).all()
+    assert (found.blur != 0).all()
     assert np.isfinite(float(found.log_likelihood(jnp.zeros(2))))
-    assert {"first flows, training", "iterated flows, training"} <= set(phases)
+    stages = ("first", "iterated", "noisier")
+    assert {f"{stage} flows, training" for stage in stages} <= set(phases)
 
 
 def test_what_cannot_be_done_is_refused(cells):

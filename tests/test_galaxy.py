@@ -66,9 +66,9 @@ def asked(monkeypatch):
     """What flows were to be trained on; the true forces, with errors of 2 %, are in their place."""
     found = {"times": 0}
 
-    def in_their_place(x, v, architecture, cells, *, weights, schedule, on_progress):
+    def in_their_place(x, v, architecture, cells, *, weights, noisier, schedule, on_progress):
         found.update(x=x, weights=weights, cells=cells, seed=schedule.seed)
-        found.update(radius=architecture.radius, times=found["times"] + 1)
+        found.update(radius=architecture.radius, noisier=noisier, times=found["times"] + 1)
         true = np.asarray(cells(jax.vmap(TRUTH.acceleration)(jax.numpy.asarray(cells.x))))
         rng = np.random.default_rng(1)
         repeats = true * (1 + 0.001 * rng.normal(size=(2, 8)))
@@ -99,6 +99,31 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
         galaxy.prepare(dusty_stars, options, flows=tmp_path / "elsewhere")
     with pytest.raises(BayesdustError, match="for the option likelihood=flow"):
         galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path)
+
+
+def test_flows_are_told_of_errors(dusty_stars, asked):
+    """Of copies with the errors once more; a star that would leave the ball stays."""
+    x, v = dusty_stars.x, dusty_stars.v
+    there = np.stack([1.02 * x, 0.98 * x], axis=1), np.stack([v + 9.0, v - 9.0], axis=1)
+    weights = np.repeat([[2.0, -0.5, -0.5]], dusty_stars.n, axis=0)
+    sample = Sample.of(
+        *(np.concatenate([a[:, None], b], axis=1) for a, b in zip((x, v), there, strict=True)),
+        weights,
+    )
+    survey = dataclasses.replace(
+        Survey.of(
+            dusty_stars, options_of({}, dusty_stars, OPTIONS, CHOICES), None, 0, lambda *_: None
+        ),
+        sample=sample,
+    )
+    galaxy._trained(survey, lambda *_: None)
+    moved_x, moved_v = asked["noisier"]
+    assert moved_x.shape == (2, dusty_stars.n, 3)
+    gone = np.linalg.norm(1.02 * x - survey.centre, axis=1) > survey.radius
+    assert 0 < gone.sum() < dusty_stars.n
+    np.testing.assert_array_equal(moved_x[0], np.where(gone[:, None], x, 1.02 * x))
+    np.testing.assert_array_equal(moved_v[0], np.where(gone[:, None], v, v + 9.0))
+    assert (np.linalg.norm(moved_x - survey.centre, axis=-1) <= survey.radius).all()
 
 
 def test_flows_can_be_the_likelihood(dusty_stars, data, asked):

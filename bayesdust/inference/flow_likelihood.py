@@ -13,6 +13,10 @@ as their covariance comes from an ensemble:
   since it is the bias of a flow whose truth is a smoother one, b b^T and its Monte Carlo error are added to
   the covariance: it is trusted to about its own size.
 
+Errors of the stars blur what flows learn. Flows of stars with their errors put on once more are off by as
+much again, to second order in the errors, and what they differ by is taken off (the first step of
+simulation-extrapolation, as in (4) of `dynamics/weak_form.py`), its Monte Carlo error added.
+
 A covariance of p numbers from M members is itself uncertain, and the normal law becomes Student's,
 
     ln L = -m/2 ln(1 + chi2/(M - 1)) + const.                                                        (1)
@@ -129,6 +133,7 @@ class FlowForces:
     values : (p,) [(km/s)^2/kpc], the bias taken off
     covariance : (p, p), all its parts together
     bias, bias_error : (p,), that of the flows and its Monte Carlo error
+    blur : (p,), what errors of the stars did, taken off too
     scatter, shrinkage : (p, p), the bootstrap's covariance alone, and the share it was shrunk by
     members : M of (1)
     fitted : q of (2), how many parameters the numbers are to fix
@@ -139,6 +144,7 @@ class FlowForces:
     covariance: Float[np.ndarray, "p p"]
     bias: Float[np.ndarray, " p"]
     bias_error: Float[np.ndarray, " p"]
+    blur: Float[np.ndarray, " p"]
     scatter: Float[np.ndarray, "p p"]
     shrinkage: float
     members: int
@@ -151,8 +157,11 @@ class FlowForces:
         repeats: Float[np.ndarray, "r p"],
         bootstrap: Float[np.ndarray, "m p"],
         iterated: Float[np.ndarray, "r p"],
+        noisier: Float[np.ndarray, "r p"] | None = None,
     ) -> "FlowForces":
         """From the answers of all flows; `iterated[i]` is that of the flow of stars drawn from repeat i.
+
+        `noisier` are those of flows of the stars with their errors put on once more.
 
         Raises BayesdustError for more numbers than a third of the bootstrap members, or fewer than two
         repeats.
@@ -169,13 +178,18 @@ class FlowForces:
             )
         scatter, shrinkage = shrunk(bootstrap)
         off = iterated - repeats
-        bias, error = off.mean(axis=0), np.cov(off.T, ddof=1).reshape(p, p) / len(off)
+        bias, error = off.mean(axis=0), _of_mean(off)
+        blur, blur_error = np.zeros(p), np.zeros((p, p))
+        if noisier is not None:
+            blur = noisier.mean(axis=0) - repeats.mean(axis=0)
+            blur_error = _of_mean(noisier) + _of_mean(repeats)
         return cls(
             cells,
-            values=repeats.mean(axis=0) - bias,
-            covariance=scatter + np.outer(bias, bias) + error,
+            values=repeats.mean(axis=0) - bias - blur,
+            covariance=scatter + np.outer(bias, bias) + error + blur_error,
             bias=bias,
             bias_error=np.sqrt(np.diagonal(error)),
+            blur=blur,
             scatter=scatter,
             shrinkage=shrinkage,
             members=members,
@@ -232,6 +246,12 @@ class FlowForces:
         return jnp.sum(off**2)
 
 
+def _of_mean(samples: Float[np.ndarray, "m p"]) -> Float[np.ndarray, "p p"]:
+    """Covariance of the mean of independent samples."""
+    m, p = samples.shape
+    return np.cov(samples.T, ddof=1).reshape(p, p) / m
+
+
 def shrunk(samples: Float[np.ndarray, "m p"]) -> tuple[Float[np.ndarray, "p p"], float]:
     """Covariance with its correlations shrunk towards none, and by what share: Ledoit & Wolf's best."""
     m, p = samples.shape
@@ -273,6 +293,7 @@ def flow_forces(
     repeats: int = 8,
     velocities: int = 128,
     dust: bool = False,
+    noisier: tuple[Float[np.ndarray, "c n 3"], Float[np.ndarray, "c n 3"]] | None = None,
     schedule: Schedule | None = None,
     on_progress: Progress = lambda done, total, phase: None,
 ) -> FlowForces:
@@ -280,7 +301,9 @@ def flow_forces(
 
     Without weights, and with `dust`, the efficiency's gradient is solved for beside each acceleration. The
     iterated flows see as many stars as (sum w)^2 / sum w^2 and no weights, for that is how many the
-    first flows learn from. Raises BayesdustError as `FlowForces.of`, before anything is trained, and `train`.
+    first flows learn from. `noisier` are c copies of the stars' x and v with their errors put on once more;
+    what flows of these differ by is taken off. Raises BayesdustError as `FlowForces.of`, before anything is
+    trained, and `train`.
     """
     schedule, count = schedule or Schedule(), len(x)
     if max(3 * cells.number, FEWEST) > members or repeats < 2:
@@ -321,7 +344,23 @@ def flow_forces(
         on_progress=lambda done, total, phase: on_progress(done, total, f"iterated flows, {phase}"),
     ).flows
     iterated = answers(again, cells, asked, dust)
-    return FlowForces.of(cells, found[:repeats], found[repeats:], iterated)
+    blurred = None
+    if noisier is not None:
+        copy = np.arange(repeats) % len(noisier[0])
+        moved = train(
+            noisier[0][copy],
+            noisier[1][copy],
+            architecture,
+            members=repeats,
+            weights=np.tile(w, (repeats, 1)),
+            bootstrap=False,
+            schedule=replace(schedule, seed=schedule.seed + 2),
+            on_progress=lambda done, total, phase: on_progress(
+                done, total, f"noisier flows, {phase}"
+            ),
+        ).flows
+        blurred = answers(moved, cells, asked, dust)
+    return FlowForces.of(cells, found[:repeats], found[repeats:], iterated, blurred)
 
 
 @eqx.filter_jit

@@ -46,7 +46,7 @@ WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from
 FEWEST_FOR_FLOWS = 20_000
 FLOW_NOTE = (
     "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
-    "what the dust is uncertain by is not in their errors, and errors of the stars are not taken out."
+    "what the dust is uncertain by is not in their errors."
 )
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 PC = 1e-3  # kpc
@@ -146,8 +146,27 @@ def _trained(survey: Survey, on_progress: Progress) -> FlowForces:
     build = Architecture.for_stars(x, v, tuple(map(float, survey.centre)), radius)
     schedule = Schedule(seed=survey.seed)
     return flow_forces(
-        x, v, build, cells, weights=weights, schedule=schedule, on_progress=on_progress
+        x,
+        v,
+        build,
+        cells,
+        weights=weights,
+        noisier=_noisier(survey),
+        schedule=schedule,
+        on_progress=on_progress,
     )
+
+
+def _noisier(survey: Survey) -> tuple[np.ndarray, np.ndarray] | None:
+    """Copies of the stars with their errors once more, if these are deconvolved.
+
+    A star that would leave the ball stays where it is: what flows are asked lies well inside.
+    """
+    x, v = (np.moveaxis(a, 1, 0) for a in (survey.sample.x, survey.sample.v))
+    if len(x) == 1:
+        return None
+    out = np.linalg.norm(x[1:] - survey.centre, axis=-1, keepdims=True) > survey.radius
+    return np.where(out, x[:1], x[1:]), np.where(out, v[:1], v[1:])
 
 
 def weak_likelihood(data: GalaxyData, potential: Potential) -> None:
