@@ -5,7 +5,7 @@ of "The flow likelihood" and "Networks" in docs/results/flow-forces.md.
 the efficiency `--efficiency given`, solved for beside the force (`motions`) or ignored (`none`); ten times
 the `--places` or the `--velocities` are to change little. `--what networks`: Phi and epsilon (or the density
 of all stars) as networks, from both starts. `--mock file` is the mock in BAYESDUST_DATA, `drawn` one of
-`dusty_mocks` with the seed.
+`dusty_mocks` with the seed; `--errors` takes the file's stars as they are seen, and tells the flows or not.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from benchmarks.check_boltzmann import stars_of  # noqa: E402
 
 from bayesdust.disc_mocks import SURVEY  # noqa: E402
 from bayesdust.dusty_mocks import dusty_survey  # noqa: E402
@@ -30,6 +32,7 @@ from bayesdust.flows.training import Schedule, train  # noqa: E402
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces  # noqa: E402
 from bayesdust.potentials import Network, PotentialNetwork, milky_way_2014  # noqa: E402
 
+DATA = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
 SUN, RADIUS = np.array(SURVEY.centre), SURVEY.radius * (1 + 1e-5)
 PLACES = 600  # of the networks' comparison
 
@@ -39,11 +42,23 @@ def stars(mock: str, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np
     if mock == "drawn":
         survey = dusty_survey(number, seed=seed)
         return survey.x, survey.v, survey.epsilon
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
-    with np.load(data / "milky_way" / "dev_mock_100k.npz") as file:
+    with np.load(DATA / "milky_way" / "dev_mock_100k.npz") as file:
         columns = [file[c][:number].astype(float) for c in ("x", "y", "z", "vx", "vy", "vz")]
         epsilon = file["epsilon"][:number].astype(float)
     return np.column_stack(columns[:3]), np.column_stack(columns[3:]), epsilon
+
+
+def observed(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+    """x, v and epsilon of the file's first stars as they are seen, and copies with their errors once more."""
+    with np.load(DATA / "milky_way" / "dev_mock_100k.npz") as file:
+        mock = {name: file[name] for name in file.files}
+    mock |= {
+        name: a[:number] for name, a in mock.items() if len(np.atleast_1d(a)) == len(mock["x"])
+    }
+    seen = stars_of(mock, "1/epsilon", errors=True)
+    x, v = (np.moveaxis(a, 1, 0) for a in seen.either_side(0))
+    out = np.linalg.norm(x - SUN, axis=-1, keepdims=True) > SURVEY.radius
+    return seen.x, seen.v, 1 / seen.weights, (np.where(out, seen.x, x), np.where(out, seen.v, v))
 
 
 def sizes(forces: FlowForces, parts: np.ndarray) -> str:
@@ -62,7 +77,11 @@ def sizes(forces: FlowForces, parts: np.ndarray) -> str:
 
 
 def likelihood(arguments: argparse.Namespace) -> None:
-    x, v, epsilon = stars(arguments.mock, arguments.stars, arguments.seed)
+    noisier = None
+    if arguments.errors == "none":
+        x, v, epsilon = stars(arguments.mock, arguments.stars, arguments.seed)
+    else:
+        x, v, epsilon, noisier = observed(arguments.stars)
     clock, seed = time.perf_counter(), arguments.seed
     near = np.flatnonzero((np.linalg.norm(x - SUN, axis=1) < 3.0) & (abs(x[:, 2]) < 1.5))
     cells = Cells.of(x[np.random.default_rng(8).choice(near, arguments.places, replace=False)])
@@ -74,18 +93,21 @@ def likelihood(arguments: argparse.Namespace) -> None:
         weights=1 / epsilon if arguments.efficiency == "given" else None,
         velocities=arguments.velocities,
         dust=arguments.efficiency == "motions",
+        noisier=noisier if arguments.errors == "deconvolved" else None,
         schedule=Schedule(seed=seed),
     )
     a = np.asarray(jax.vmap(milky_way_2014().acceleration)(jnp.asarray(cells.x)))
     parts = np.column_stack([cells(jnp.asarray(a * part)) for part in ([1, 1, 0], [0, 0, 1])])
     label = f"{arguments.mock}, {len(x):,} stars, efficiency {arguments.efficiency}, seed {seed}, "
     label += f"{arguments.places} places with {arguments.velocities} velocities each"
+    label += f", errors {arguments.errors}"
     seconds = time.perf_counter() - clock
     print(f"| {label} | {sizes(forces, parts)} | {seconds:.0f} |")
     print(f"| the same, bootstrap alone | {sizes(forces.without_bias(), parts)} | |")
     truth = parts.sum(axis=1)
     for name, values in (
-        ("raw", forces.values + forces.bias - truth),
+        ("raw", forces.values + forces.bias + forces.blur - truth),
+        ("of errors", forces.blur),
         ("bias found", forces.bias),
         ("its error", forces.bias_error),
         ("bootstrap sd", np.sqrt(np.diagonal(forces.scatter))),
@@ -126,6 +148,7 @@ def main() -> int:
     parser.add_argument("--efficiency", choices=("given", "motions", "none"), default="given")
     parser.add_argument("--stars", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--errors", choices=("none", "ignored", "deconvolved"), default="none")
     parser.add_argument("--places", type=int, default=600)
     parser.add_argument("--velocities", type=int, default=128, help="at each place")
     parser.add_argument("--width", type=int, default=100)
