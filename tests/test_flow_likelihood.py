@@ -152,7 +152,14 @@ def test_the_whole_way():
     x = np.array(SURVEY.centre) + rng.normal(size=(600, 3)) * [1.0, 1.0, 0.4]
     v = np.array([0.0, 220.0, 0.0]) + rng.normal(size=(600, 3)) * 40
     build = Architecture.for_stars(x, v, SURVEY.centre, 8.0, layers=1, widths=(8, 8))
-    phases, copies = [], (np.stack([x + 0.1, x - 0.1]), np.stack([v + 5.0, v - 5.0]))
+    phases, copies = (
+        [],
+        (
+            np.stack([x + 0.1, x - 0.1]),
+            np.stack([v + 5.0, v - 5.0]),
+            rng.uniform(1, 2, (2, 600)),
+        ),
+    )
     found = flow_forces(
         x, v, build, Cells.of(x[:20], rings=1, layers=1), weights=rng.uniform(1, 2, 600), members=12,
         repeats=2, velocities=16, noisier=copies, schedule=Schedule(epochs=1, batch=200),

@@ -126,6 +126,13 @@ def test_cuts_can_be_changed_left_out_and_made():
     assert near.distance.max() <= 1.0 + 1e-12
     assert "absolute grvs_mag < 4.000" in [r["rule"] for r in near.cuts.as_rows()]
     assert near.absolute_limits == {"grvs_mag": pytest.approx(4.0)}
+    assert read_gaia(table).absolute_limits == {
+        "grvs_mag": pytest.approx(14.0 - 5.0 * np.log10(400.0)),
+        "phot_g_mean_mag": 2.5,  # the box of giants
+    }
+    for radii in ((1.0, 2.5), (2.5, 1.0)):  # the tighter of two
+        both = read_gaia(table, cuts=[cut.complete_to(r) for r in radii], fewest=1)
+        assert both.absolute_limits == {"grvs_mag": pytest.approx(cut.absolute_limit(2.5, 14.0))}
     south = cut.Cut("south", "dec < 0", ("dec",), lambda star: star["dec"] < 0.0)
     got = read_gaia(table, cuts=[south], fewest=1)
     assert (got.observed.values[:, 1] < 0.0).all()
@@ -146,7 +153,7 @@ def test_a_cut_without_its_column_is_named():
     assert len(got.cuts.skipped) == 3
     assert "has no column parallax_error, so the cut 'parallax_error / parallax" in got.warnings[0]
     assert "has no column grvs_mag" in got.cuts.skipped[1]
-    assert got.absolute_limits == {}  # a cut that was not made ends nothing
+    assert "grvs_mag" not in got.absolute_limits  # a cut that was not made ends nothing
     assert got.covariance is None
     assert "no covariances are propagated" in got.warnings[-1]
 

@@ -87,6 +87,9 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
             np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
         np.testing.assert_array_equal(again.cells.shares, first.cells.shares)
     assert asked["times"] == 1
+    (tmp_path / "next").mkdir()
+    galaxy.prepare(dusty_stars, options, flows=tmp_path, folder=tmp_path / "next")
+    assert (tmp_path / "next" / "flow_forces.npz").exists()  # for the run after that
     others = dataclasses.replace(dusty_stars, v=dusty_stars.v + 1.0)
     with pytest.raises(BayesdustError, match=r"flow_forces\.npz is of other stars"):
         galaxy.prepare(others, options, flows=tmp_path)
@@ -95,34 +98,30 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
         BayesdustError, match=r"flow_forces\.npz cannot be read: train the flows again"
     ):
         galaxy.prepare(dusty_stars, options, flows=tmp_path)
-    with pytest.raises(BayesdustError, match=r"elsewhere/flow_forces\.npz cannot be read"):
+    with pytest.raises(BayesdustError, match=r"elsewhere holds no flow_forces\.npz"):
         galaxy.prepare(dusty_stars, options, flows=tmp_path / "elsewhere")
+    for model in ("mw_cbe_linear", "mw_cbe_neural"):
+        with pytest.raises(BayesdustError, match="no option 'likelihood'"):
+            galaxy_posterior.fit(load(model), dusty_stars, options=options)
     with pytest.raises(BayesdustError, match="for the option likelihood=flow"):
         galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path)
 
 
 def test_flows_are_told_of_errors(dusty_stars, asked):
-    """Of copies with the errors once more; a star that would leave the ball stays."""
-    x, v = dusty_stars.x, dusty_stars.v
-    there = np.stack([1.02 * x, 0.98 * x], axis=1), np.stack([v + 9.0, v - 9.0], axis=1)
-    weights = np.repeat([[2.0, -0.5, -0.5]], dusty_stars.n, axis=0)
-    sample = Sample.of(
-        *(np.concatenate([a[:, None], b], axis=1) for a, b in zip((x, v), there, strict=True)),
-        weights,
-    )
-    survey = dataclasses.replace(
-        Survey.of(
-            dusty_stars, options_of({}, dusty_stars, OPTIONS, CHOICES), None, 0, lambda *_: None
-        ),
-        sample=sample,
-    )
+    """Of copies with the errors once more, of the weights there; a star that would leave the ball stays."""
+    x, v, n = dusty_stars.x, dusty_stars.v, dusty_stars.n
+    chosen = options_of({}, dusty_stars, OPTIONS, CHOICES)
+    survey = Survey.of(dusty_stars, chosen, None, 0, lambda *_: None)
+    places, motions = np.stack([x, 1.02 * x, 0.98 * x], axis=1), np.stack([v, v + 9, v - 9], axis=1)
+    weights = np.random.default_rng(1).uniform(1, 2, (n, 3)) * np.array([2.0, -0.5, -0.5])
+    survey = dataclasses.replace(survey, sample=Sample.of(places, motions, weights))
     galaxy._trained(survey, lambda *_: None)
-    moved_x, moved_v = asked["noisier"]
-    assert moved_x.shape == (2, dusty_stars.n, 3)
+    moved_x, moved_v, moved_w = asked["noisier"]
     gone = np.linalg.norm(1.02 * x - survey.centre, axis=1) > survey.radius
-    assert 0 < gone.sum() < dusty_stars.n
+    assert 0 < gone.sum() < n
     np.testing.assert_array_equal(moved_x[0], np.where(gone[:, None], x, 1.02 * x))
     np.testing.assert_array_equal(moved_v[0], np.where(gone[:, None], v, v + 9.0))
+    np.testing.assert_allclose(moved_w[0], np.where(gone, weights[:, 0], -4 * weights[:, 1]))
     assert (np.linalg.norm(moved_x - survey.centre, axis=-1) <= survey.radius).all()
 
 
@@ -244,7 +243,13 @@ def test_model_and_tree(data, dusty_stars):
             r"row \d+, column G: .* beyond the absolute limit 0",
         ),
         ({"limit": 14.0, "absolute_limit": "far"}, "give a magnitude, auto or none"),
-        ({"absolute_limit": 0.99}, "absolute_limit goes with efficiency=magnitudes"),
+        ({"limit": 14.0, "absolute_limit": True}, "give a magnitude, auto or none"),
+        ({"limit": 14.0, "absolute_limit": np.nan}, "give a magnitude, auto or none"),
+        ({"limit": True}, "give a positive number"),
+        (
+            {"absolute_limit": 0.99},
+            "goes with efficiency=magnitudes and the survey's limit.*add limit=14",
+        ),
         ({"errors": "deconvolved"}, "has no errors"),
         ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],

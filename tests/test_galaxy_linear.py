@@ -153,6 +153,7 @@ def test_gauge_holds_epsilon_at_the_sun(data):
         ({"dust_modes": 1.5}, "dust_modes cannot be 1.5"),
         ({"fields": 3}, "no option 'fields'"),
         ({"efficiency": "guess"}, "choose from auto, none, given, magnitudes, free"),
+        ({"likelihood": "flow"}, "no option 'likelihood'"),
         ({"errors": "guess"}, "choose from auto, ignored, deconvolved"),
     ],
 )

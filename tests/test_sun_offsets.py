@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesdust.dynamics.sun_offsets import UNCERTAIN, slopes
+from bayesdust.dynamics.sun_offsets import COVARIANCE, slopes
 from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, moments, two_forces
 from bayesdust.inference import galaxy
 from bayesdust.potentials import milky_way_2014
@@ -59,7 +59,7 @@ def test_the_sun_widens_what_it_moves(dusty_stars):
             dusty_stars, v=dusty_stars.v + shift * np.array([0.0, 6.0, 0.0])
         )
         moved.append(size(stars, "fixed")[0])
-    by_motion = (moved[1] - moved[0]) / 12.0 * UNCERTAIN[3]
+    by_motion = (moved[1] - moved[0]) / 12.0 * np.sqrt(COVARIANCE[3, 3])
     (_, fixed), (_, wide) = (size(dusty_stars, sun) for sun in ("fixed", "uncertain"))
     grown = np.sqrt(wide**2 - fixed**2)
     assert abs(by_motion) > 0.1 * fixed  # else there is nothing to be seen

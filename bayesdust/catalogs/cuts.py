@@ -200,7 +200,8 @@ def giant_box(
         return red & (m_g > magnitude[0]) & (m_g < magnitude[1])
 
     rule = f"{colour[0]:g} < BP-RP < {colour[1]:g} and {magnitude[0]:g} < M_G < {magnitude[1]:g}"
-    return Cut("giant_box", rule, ("phot_g_mean_mag", "bp_rp", "distance"), keep)
+    needs = ("phot_g_mean_mag", "bp_rp", "distance")
+    return Cut("giant_box", rule, needs, keep, ends=("phot_g_mean_mag", magnitude[1]))
 
 
 def absolute_magnitude(
@@ -208,6 +209,16 @@ def absolute_magnitude(
 ) -> Float[np.ndarray, " n"]:
     """m - 5 log10(distance / 10 pc), (n,), for distances in kpc; extinction is left in."""
     return apparent - 5.0 * np.log10(distance) - 10.0
+
+
+def ends_of(cuts: Sequence[Cut], columns: Columns) -> dict[str, float]:
+    """By band the tightest absolute magnitude at which those of the `cuts` that apply end a sample."""
+    found: dict[str, float] = {}
+    for cut in cuts:
+        if cut.ends is not None and set(cut.needs) <= set(columns):
+            band, limit = cut.ends
+            found[band] = min(limit, found.get(band, math.inf))
+    return found
 
 
 def absolute_limit(radius: float, faintest: float) -> float:

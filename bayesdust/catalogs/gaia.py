@@ -116,9 +116,7 @@ def read_gaia(
         radius=min((c.radius for c in wanted if c.radius is not None), default=None),
         rows=rows,
         cuts=report,
-        absolute_limits={
-            c.ends[0]: c.ends[1] for c in wanted if c.ends and set(c.needs) <= set(star)
-        },
+        absolute_limits=cut.ends_of(wanted, star),
         zero_point=label,
         units=dict(reader.used),
         warnings=(*table.notes, *notes, *more, *report.skipped, *missing),

@@ -153,7 +153,7 @@ def fit_dust(
     on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
     *,
     absolute_limit: float = np.inf,
-    steps: int = 400,
+    iterations: int = 400,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> DustMap:
@@ -164,8 +164,8 @@ def fit_dust(
 
     The prior of a step's extinction is (3), of sd `SPREAD` about a layer exp(-|z|/h), and falls as
     exp(-A/(`CLOUD` layer)): where the clump is hidden the likelihood is level in A, and only the prior ends
-    it. `steps` is the most that L-BFGS takes, `draws` and `seed` are those of the posterior, in which the
-    luminosity function and the patchiness stay as they are.
+    it. `iterations` are the most that L-BFGS takes, `draws` and `seed` are those of the posterior, in which
+    the luminosity function and the patchiness stay as they are.
 
     Raises BayesdustError for a magnitude that is not finite or beyond a limit.
     """
@@ -173,15 +173,17 @@ def fit_dust(
     distance = np.linalg.norm(offsets, axis=1)
     sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
     knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
-    cell, colour = sky.cell(offsets), magnitude - modulus(distance)
+    cell, looks = sky.cell(offsets), magnitude - modulus(distance)
     posterior = _Posterior(
-        luminosity=Luminosity(float(np.quantile(colour, 0.001)), _faintest(sky, cell, colour)),
+        luminosity=Luminosity(float(np.quantile(looks, 0.001)), _faintest(sky, cell, looks)),
         layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
         walk=HalvedWalk(sky.levels, SPREAD),
     )
     faintest = faintest_seen(offsets, limit, absolute_limit)
-    stars = _Stars(*map(jnp.asarray, (cell, colour, faintest, _shares(distance, knots))))
-    ln_phi, patchiness, u = posterior.parts(_most_probable(posterior, stars, steps, on_progress))
+    stars = _Stars(*map(jnp.asarray, (cell, looks, faintest, _shares(distance, knots))))
+    ln_phi, patchiness, u = posterior.parts(
+        _most_probable(posterior, stars, iterations, on_progress)
+    )
     curvature = _curvature(posterior, ln_phi, patchiness, u, stars)
     scatter, rng = (
         posterior.walk.scatter(curvature),
@@ -203,7 +205,7 @@ class _Stars(NamedTuple):
     """Part of the sky (n,), M + A and `faintest_seen` (n,) [mag], and share of each step in front (n, k)."""
 
     cell: Array
-    colour: Array
+    looks: Array
     faintest: Array
     shares: Array
 
@@ -248,10 +250,10 @@ class _Posterior:
         self, tables: Any, patchiness: Array, steps: Array, stars: tuple[Array, ...]
     ) -> Array:
         """ln of (2) of stars: `steps` (..., k) of each one's part of the sky."""
-        colour, faintest, shares = stars
+        looks, faintest, shares = stars
         extinction = jnp.sum(shares * steps, axis=-1)
         ln_phi, ln_share = tables
-        seen = self.luminosity.at(ln_phi, colour - patches(extinction, patchiness))
+        seen = self.luminosity.at(ln_phi, looks - patches(extinction, patchiness))
         share = self.luminosity.at(ln_share, faintest - patches(extinction, patchiness))
         expected = _mean_of_patches(seen) - _mean_of_patches(share)
         return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
@@ -269,7 +271,7 @@ class _Posterior:
 def _most_probable(
     posterior: _Posterior,
     stars: _Stars,
-    steps: int,
+    iterations: int,
     on_progress: Callable[[int, int, str], None],
 ) -> Array:
     """The parameters of the highest posterior, by L-BFGS."""
@@ -281,7 +283,7 @@ def _most_probable(
     def counted(p: Floats) -> tuple[float, Floats]:
         nonlocal done
         done += 1
-        on_progress(min(done, steps), steps, "dust")
+        on_progress(min(done, iterations), iterations, "dust")
         value, gradient = slope(p)
         return float(value), np.asarray(gradient)
 
@@ -291,7 +293,7 @@ def _most_probable(
         jac=True,
         method="L-BFGS-B",
         bounds=posterior.bounds(),
-        options={"maxiter": steps, "maxcor": 20},
+        options={"maxiter": iterations, "maxcor": 20},
     )
     return jnp.asarray(found.x)
 
@@ -336,14 +338,14 @@ def _heights(
     return abs(sine[:, None] * 0.5 * (knots[1:] + knots[:-1]))
 
 
-def _faintest(sky: Sky, cell: np.ndarray, colour: np.ndarray) -> float:
+def _faintest(sky: Sky, cell: np.ndarray, looks: np.ndarray) -> float:
     """Where the luminosity function ends: what nearly all stars are brighter than where the sky is clear.
 
     A few tenths fainter and it could take stars behind dust for faint ones.
     """
-    large = max(0, round(np.log2(len(colour) / STARS_TO_END)))
+    large = max(0, round(np.log2(len(looks) / STARS_TO_END)))
     part = cell >> max(0, sky.levels - large)
-    faint = [np.quantile(colour[part == i], 0.97) for i in np.unique(part)]
+    faint = [np.quantile(looks[part == i], 0.97) for i in np.unique(part)]
     return float(np.quantile(faint, 0.2))
 
 

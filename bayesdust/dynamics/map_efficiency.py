@@ -48,7 +48,6 @@ Places = Float[np.ndarray, "n 3"]
 #: A [mag] (n,) between the Sun and offsets (n, 3) from it [kpc]: `DustCube`, `DustMap.extinction`, any other
 Extinction = Callable[[Places], Array | np.ndarray]
 
-ROUNDING = 1e-4  # mag
 RADIUS = 0.25  # kpc, of the ball around a place in which stars are counted
 FEWEST = 30  # stars among whom the faintest is one, for a share to be told
 COPIES = 100  # of the catalogue, for the errors

@@ -13,10 +13,11 @@ from jaxtyping import Float
 from bayesdust.arrays import Array
 from bayesdust.dynamics.weak_form import CHUNK, Bumps, Pilot, Sample, in_chunks
 
-#: sd of what is known of the Sun's distance and height [kpc] and of its velocity (x, y, z) [km/s]: GRAVITY
-#: Collaboration 2018 (A&A 615, L15), Bennett & Bovy 2019 (MNRAS 482, 1417), Drimmel & Poggio 2018 (RNAAS 2,
-#: 210)
-UNCERTAIN = np.array([0.031, 0.0003, 3.0, 1.4, 0.08])
+#: Covariance of what is known of the Sun's distance and height [kpc] and of its velocity (x, y, z) [km/s],
+#: for the default `SolarFrame`: GRAVITY Collaboration 2018 (A&A 615, L15), Bennett & Bovy 2019 (MNRAS 482,
+#: 1417), Drimmel & Poggio 2018 (RNAAS 2, 210), whose v_y and v_z are a proper motion times that distance.
+COVARIANCE = np.diag(np.array([0.031, 0.0003, 3.0, 1.4, 0.08]) ** 2)
+COVARIANCE[0, 3:] = COVARIANCE[3:, 0] = 0.031**2 * np.array([245.6, 7.78]) / 8.122
 # how they shift a star's x and v; the Sun is at negative x
 _SHIFTS = np.zeros((5, 6))
 _SHIFTS[[0, 1, 2, 3, 4], [0, 2, 3, 4, 5]] = [-1.0, 1.0, 1.0, 1.0, 1.0]

@@ -15,7 +15,8 @@ as their covariance comes from an ensemble:
 
 Errors of the stars blur what flows learn. Flows of stars with their errors put on once more are off by as
 much again, to second order in the errors, and what they differ by is taken off (the first step of
-simulation-extrapolation, as in (4) of `dynamics/weak_form.py`), its Monte Carlo error added.
+simulation-extrapolation, as in (4) of `dynamics/weak_form.py`), its Monte Carlo error added. What this adds
+to the scatter of the catalogue itself is left out.
 
 A covariance of p numbers from M members is itself uncertain, and the normal law becomes Student's,
 
@@ -210,6 +211,10 @@ class FlowForces:
     @classmethod
     def load(cls, path: Path, key: str) -> "FlowForces":
         """Those that `save` wrote. Raises BayesdustError for a damaged file, or one of another `key`."""
+        if not path.exists():
+            raise BayesdustError(
+                f"{path.parent} holds no {path.name}: give the folder of a run with likelihood=flow."
+            )
         try:
             with np.load(path, allow_pickle=False) as archive:
                 numbers = dict(archive)
@@ -223,7 +228,8 @@ class FlowForces:
             raise BayesdustError(f"{path} cannot be read: train the flows again.") from error
         if other:
             raise BayesdustError(
-                f"{path} is of other stars, weights or another ball: leave --flows out, to train others."
+                f"{path} is of other stars, another ball, or other options about dust and errors: leave "
+                "--flows out, to train others."
             )
         return found
 
@@ -293,7 +299,7 @@ def flow_forces(
     repeats: int = 8,
     velocities: int = 128,
     dust: bool = False,
-    noisier: tuple[Float[np.ndarray, "c n 3"], Float[np.ndarray, "c n 3"]] | None = None,
+    noisier: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     schedule: Schedule | None = None,
     on_progress: Progress = lambda done, total, phase: None,
 ) -> FlowForces:
@@ -301,9 +307,10 @@ def flow_forces(
 
     Without weights, and with `dust`, the efficiency's gradient is solved for beside each acceleration. The
     iterated flows see as many stars as (sum w)^2 / sum w^2 and no weights, for that is how many the
-    first flows learn from. `noisier` are c copies of the stars' x and v with their errors put on once more;
-    what flows of these differ by is taken off. Raises BayesdustError as `FlowForces.of`, before anything is
-    trained, and `train`.
+    first flows learn from. `noisier` are x and v (c, n, 3) and weights (c, n) of c copies of the stars with
+    their errors put on once more; what flows of these differ by is taken off.
+
+    Raises BayesdustError as `FlowForces.of`, before anything is trained, and `train`.
     """
     schedule, count = schedule or Schedule(), len(x)
     if max(3 * cells.number, FEWEST) > members or repeats < 2:
@@ -352,7 +359,7 @@ def flow_forces(
             noisier[1][copy],
             architecture,
             members=repeats,
-            weights=np.tile(w, (repeats, 1)),
+            weights=noisier[2][copy],
             bootstrap=False,
             schedule=replace(schedule, seed=schedule.seed + 2),
             on_progress=lambda done, total, phase: on_progress(

@@ -18,7 +18,6 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
-from bayesdust.catalogs.tables import digest
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture
@@ -46,7 +45,7 @@ WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from
 FEWEST_FOR_FLOWS = 20_000
 FLOW_NOTE = (
     "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
-    "what the dust is uncertain by is not in their errors."
+    "what the dust, and the Sun's place and motion, are uncertain by is not in their errors."
 )
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 PC = 1e-3  # kpc
@@ -118,15 +117,15 @@ def _forces_of_flows(
     survey: Survey, flows: Path | None, folder: Path | None, on_progress: Progress
 ) -> FlowForces:
     """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
-    sample = survey.sample
-    key = digest(sample.x, sample.v, sample.weights, survey.centre, np.array([survey.radius]))
     if flows is not None:
-        return FlowForces.load(flows / FLOW_FORCES, key)
-    if folder is None:
-        return _trained(survey, on_progress)
-    if not (folder / FLOW_FORCES).exists():
-        _trained(survey, on_progress).save(folder / FLOW_FORCES, key)
-    return FlowForces.load(folder / FLOW_FORCES, key)
+        found = FlowForces.load(flows / FLOW_FORCES, survey.key)
+    elif folder is not None and (folder / FLOW_FORCES).exists():
+        return FlowForces.load(folder / FLOW_FORCES, survey.key)
+    else:
+        found = _trained(survey, on_progress)
+    if folder is not None:
+        found.save(folder / FLOW_FORCES, survey.key)
+    return found
 
 
 def _trained(survey: Survey, on_progress: Progress) -> FlowForces:
@@ -157,16 +156,20 @@ def _trained(survey: Survey, on_progress: Progress) -> FlowForces:
     )
 
 
-def _noisier(survey: Survey) -> tuple[np.ndarray, np.ndarray] | None:
-    """Copies of the stars with their errors once more, if these are deconvolved.
+def _noisier(survey: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Copies of the stars with their errors once more, and their weights there, if errors are deconvolved.
 
     A star that would leave the ball stays where it is: what flows are asked lies well inside.
     """
-    x, v = (np.moveaxis(a, 1, 0) for a in (survey.sample.x, survey.sample.v))
+    sample = survey.sample
+    x, v, w = (np.moveaxis(a, 1, 0) for a in (sample.x, sample.v, sample.weights))
     if len(x) == 1:
         return None
-    out = np.linalg.norm(x[1:] - survey.centre, axis=-1, keepdims=True) > survey.radius
-    return np.where(out, x[:1], x[1:]), np.where(out, v[:1], v[1:])
+    out = np.linalg.norm(x[1:] - survey.centre, axis=-1) > survey.radius
+    # copies have -1/4 of the weight that a star has ((4) of `dynamics/weak_form.py`)
+    w = np.where(out, w[:1], -4 * w[1:])
+    out = out[..., None]
+    return np.where(out, x[:1], x[1:]), np.where(out, v[:1], v[1:]), w
 
 
 def weak_likelihood(data: GalaxyData, potential: Potential) -> None:

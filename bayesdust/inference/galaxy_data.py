@@ -4,6 +4,8 @@ Everything that can be computed once is computed here. The stars enter through s
 potential behind the true dust (`dynamics/weak_form.py`).
 """
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from scipy.linalg import solve_triangular
 from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
-from bayesdust.catalogs.tables import fault
+from bayesdust.catalogs.tables import digest, fault
 from bayesdust.dynamics import sun_offsets
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen, fit_dust
 from bayesdust.dynamics.weak_form import (
@@ -49,6 +51,11 @@ CHOICES = {
     "errors": ("auto", "ignored", "deconvolved"),
     "sun": ("auto", "fixed", "uncertain"),
 }
+ABSOLUTE_NOTE = (
+    "The dust is told by magnitudes of a sample cut at an absolute magnitude: on mocks the intervals of "
+    "epsilon are then far too narrow, and too clear behind dense clouds (docs/results/dust.md)."
+)
+GAP = 0.1  # mag, between the faintest star and where a sample is said to end
 SIGHTS = 8  # lines of sight for each draw of the dust
 FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
@@ -108,7 +115,9 @@ class Survey:
     tests : the test functions
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
-    dust : the map, or None where no dust was fitted
+    dust, by_draw : the map and epsilon (d, n, c) of the sample by its draws, or None where no dust was fitted
+    key : what decides the sample but for the seed, as a digest
+    looks : absolute magnitude of the faintest star, dust left in, where there is an absolute limit, else None
     points, options, seed : as of `SurveyData`, and what decides every draw
     """
 
@@ -118,6 +127,9 @@ class Survey:
     radius: float
     sun: Float[np.ndarray, "3"]
     dust: DustMap | None
+    by_draw: Float[np.ndarray, "d n c"] | None
+    key: str
+    looks: float | None
     points: Float[np.ndarray, "m 3"]
     options: dict[str, Any]
     seed: int
@@ -147,7 +159,7 @@ class Survey:
             around, moving = stars.either_side(seed)
             x, v = np.concatenate([x, around], axis=1), np.concatenate([v, moving], axis=1)
             weights = np.array([[2.0, -0.5, -0.5]])  # (4) of `dynamics/weak_form.py`
-        weights, dust = np.repeat(weights, stars.n, axis=0), None
+        weights, dust, by_draw = np.repeat(weights, stars.n, axis=0), None, None
         if chosen["efficiency"] == "given":
             weights = weights * np.asarray(stars.weights)[:, None]
         if chosen["efficiency"] == "magnitudes":
@@ -157,7 +169,9 @@ class Survey:
                 stars.x - sun, magnitude, limit, on_progress, absolute_limit=ends, seed=seed
             )
             offsets = (x - sun).reshape(-1, 3)
-            weights = weights / dust.efficiency(offsets).reshape(weights.shape)
+            by_draw = np.array([dust.efficiency(offsets, steps) for steps in dust.draws])
+            by_draw = by_draw.reshape(-1, *weights.shape)
+            weights = weights / by_draw.mean(axis=0)
         return cls(
             tests=tests,
             sample=Sample.of(x, v, weights),
@@ -165,6 +179,9 @@ class Survey:
             radius=radius,
             sun=sun,
             dust=dust,
+            by_draw=by_draw,
+            key=_key(stars, chosen, centre, radius),
+            looks=_faintest_looks(stars, chosen),
             points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
             options=chosen | {"bump": bump},
             seed=seed,
@@ -218,23 +235,18 @@ class Survey:
 
     def _dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
         """Covariance of the sums between draws of the dust, about those with the map's weights."""
-        if self.dust is None:
+        if self.by_draw is None:
             return 0.0
-        offsets = (self.sample.x - self.sun).reshape(-1, 3)
-        shape = self.sample.weights.shape
-        best = self.dust.efficiency(offsets)
-        factors = [best / self.dust.efficiency(offsets, s) - 1 for s in self.dust.draws]
-        shifts = np.asarray(
-            reweighted(self.tests, self.sample, pilot, np.array(factors).reshape(-1, *shape))
-        )
+        factors = self.by_draw.mean(axis=0) / self.by_draw - 1
+        shifts = np.asarray(reweighted(self.tests, self.sample, pilot, factors))
         return shifts.T @ shifts / len(shifts)
 
     def _sun_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
         """What is not known of the Sun's place and motion, as a covariance of the sums."""
         if self.options["sun"] == "fixed":
             return 0.0
-        slopes = sun_offsets.slopes(self.tests, self.sample, pilot) * sun_offsets.UNCERTAIN
-        return slopes @ slopes.T
+        slopes = sun_offsets.slopes(self.tests, self.sample, pilot)
+        return slopes @ sun_offsets.COVARIANCE @ slopes.T
 
     def _efficiencies(self) -> Float[np.ndarray, "d m"] | None:
         """Draws of epsilon at the points, each on a line of sight of its own."""
@@ -252,7 +264,14 @@ class Survey:
     def _notes(self) -> tuple[str, ...]:
         """What the user ought to know of these sums."""
         outside = int(np.sum(np.linalg.norm(self.points - self.centre, axis=1) > self.radius))
-        return tuple(_notes(self.options, self.tests.number, self.sample.n, outside))
+        notes = _notes(self.options, self.tests.number, self.sample.n, outside)
+        if self.looks is not None and self.looks < self.options["absolute_limit"] - GAP:
+            notes.append(
+                f"The faintest star looks {self.looks:.2f} mag bright at 10 pc, and absolute_limit is "
+                f"{self.options['absolute_limit']:.2f}: if another cut ends the sample there, such as a box "
+                "in M_G, the dust goes unseen; then give what is right."
+            )
+        return tuple(notes)
 
 
 class Weighed(NamedTuple):
@@ -299,10 +318,12 @@ def options_of(
     """
     refuse_unknown(given, options, choices)
     for key, value in given.items():
-        if key in ("limit", "bump") and not (isinstance(value, int | float) and 0 < value < 100):
+        number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+        if key in ("limit", "bump") and not (number and 0 < value < 100):
             raise BayesdustError(f"Option {key} cannot be {value!r}: give a positive number.")
-        words = key == "absolute_limit" and value in ("auto", "none")
-        if key == "absolute_limit" and not (words or isinstance(value, int | float)):
+        if key == "absolute_limit" and not (number or value in ("auto", "none")):
             raise BayesdustError(
                 f"Option {key} cannot be {value!r}: give a magnitude, auto or none."
             )
@@ -342,10 +363,10 @@ def options_of(
         _check_limits(stars, chosen)
         return chosen
     for key in ("limit", "absolute_limit"):
-        if given.get(key) is not None:
+        if given.get(key) not in (None, "auto", "none"):
             raise BayesdustError(
-                f"Option {key} goes with efficiency=magnitudes, not with {chosen['efficiency']}: leave one "
-                "out."
+                f"Option {key} goes with efficiency=magnitudes and the survey's limit, not with "
+                f"efficiency={chosen['efficiency']}: add limit=14 (or what it is), or leave {key} out."
             )
     chosen["absolute_limit"] = "none"
     return chosen
@@ -355,6 +376,22 @@ def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
     """Where the sample ends: limit and absolute limit of `fit_dust`."""
     absolute = chosen["absolute_limit"]
     return float(chosen["limit"]), np.inf if absolute == "none" else float(absolute)
+
+
+def _key(stars: MilkyWayStars, chosen: dict[str, Any], centre: np.ndarray, radius: float) -> str:
+    """A digest of stars, ball and what is done about dust and errors."""
+    names = "efficiency", "limit", "absolute_limit", "magnitude", "errors"
+    light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
+    errors = None if stars.observed is None else stars.observed.errors
+    text = np.frombuffer(json.dumps([str(chosen[name]) for name in names]).encode(), dtype=np.uint8)
+    weights = stars.weights if chosen["efficiency"] == "given" else None
+    return digest(stars.x, stars.v, errors, light, weights, centre, np.array([radius]), text)
+
+
+def _faintest_looks(stars: MilkyWayStars, chosen: dict[str, Any]) -> float | None:
+    if chosen["absolute_limit"] == "none":
+        return None
+    return float(stars.absolute_magnitude(chosen["magnitude"]).max())
 
 
 def _check_limits(stars: MilkyWayStars, chosen: dict[str, Any]) -> None:
@@ -396,6 +433,8 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
         notes.append(
             "The dust is told by magnitudes: on mocks 94 % of the true efficiencies lie inside their 95 % "
             "intervals with 20,000 stars, 90 % with 100,000 (docs/results/dust.md)."
+            if chosen["absolute_limit"] == "none"
+            else ABSOLUTE_NOTE
         )
     if chosen["errors"] == "ignored":
         notes.append(

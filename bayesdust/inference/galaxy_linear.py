@@ -96,6 +96,7 @@ def prepare(
     parts: Mapping[str, Potential],
     seed: int = 0,
     on_progress: Progress = lambda done, total, phase: None,
+    **more: Any,
 ) -> LinearData:
     """Ready `stars`; Phi is made of `parts` and modes, `points` (m, 3) [kpc] are where it is wanted.
 
@@ -103,6 +104,8 @@ def prepare(
     too small for one test function.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
+    if more:  # of options that are refused by now
+        raise TypeError(f"unexpected keyword arguments {', '.join(more)}")
     survey = Survey.of(stars, chosen, points, seed, on_progress)
     modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
     dust: Modes | Enveloped | None = None

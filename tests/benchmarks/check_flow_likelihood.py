@@ -58,7 +58,8 @@ def observed(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
     seen = stars_of(mock, "1/epsilon", errors=True)
     x, v = (np.moveaxis(a, 1, 0) for a in seen.either_side(0))
     out = np.linalg.norm(x - SUN, axis=-1, keepdims=True) > SURVEY.radius
-    return seen.x, seen.v, 1 / seen.weights, (np.where(out, seen.x, x), np.where(out, seen.v, v))
+    copies = np.where(out, seen.x, x), np.where(out, seen.v, v), np.tile(seen.weights, (len(x), 1))
+    return seen.x, seen.v, 1 / seen.weights, copies
 
 
 def sizes(forces: FlowForces, parts: np.ndarray) -> str:
@@ -154,6 +155,8 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=100)
     parser.add_argument("--depth", type=int, default=5)
     arguments = parser.parse_args()
+    if arguments.errors != "none" and (arguments.mock, arguments.efficiency) != ("file", "given"):
+        parser.error("--errors goes with --mock file and --efficiency given")
     (likelihood if arguments.what == "likelihood" else networks)(arguments)
     return 0
 
