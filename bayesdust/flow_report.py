@@ -13,10 +13,10 @@ import paramax
 
 from bayesdust import flow_plots
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.files import write_atomically
 from bayesdust.flow_quality import MOST, NAMES, Quality, base_variables
 from bayesdust.flows.autoregressive import member
 from bayesdust.flows.training import Trained
-from bayesdust.workplace import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 _DRAWN = 100_000  # stars of the flow in the figures

@@ -20,6 +20,7 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.profile import Profile
 from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
+from bayesdust.files import write_atomically
 from bayesdust.gate import Verdict
 from bayesdust.inference.draws import SCHEMA_VERSION
 from bayesdust.inference.nuts import cores
@@ -27,7 +28,7 @@ from bayesdust.inference.posterior import fit, versions
 from bayesdust.inference.programs import Program
 from bayesdust.report import write_report
 from bayesdust.summary import summarise
-from bayesdust.workplace import has_work, workplace, write_atomically
+from bayesdust.workplace import has_work, workplace
 
 if TYPE_CHECKING:
     from xarray import DataTree

@@ -16,12 +16,13 @@ from bayesdust.catalogs.cartesian import ROUNDING
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import digest, fault
 from bayesdust.errors import BayesdustError
+from bayesdust.files import write_atomically
 from bayesdust.flow_quality import Quality, measure
 from bayesdust.flows import store
 from bayesdust.flows.autoregressive import Architecture
 from bayesdust.flows.training import Schedule, Trained, train
 from bayesdust.inference.posterior import versions
-from bayesdust.workplace import has_work, workplace, write_atomically
+from bayesdust.workplace import has_work, workplace
 
 RESULTS = (store.WEIGHTS, "quality.html", store.RECORD)
 

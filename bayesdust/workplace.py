@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bayesdust.errors import BayesdustError, ResumableError
+from bayesdust.files import write_atomically
 
 RESULTS = ("posterior.nc", "summary.ecsv", "report.html", "run.json")
-FLOW_FORCES = "flow_forces.npz"
-EXTRAS = ("weights.nc", FLOW_FORCES)  # what only some runs leave
+EXTRAS = ("weights.nc", "flow_forces.npz")  # what only some runs leave
 _LOCK, _REQUEST = "lock", "request.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = (*_FULL, errno.EROFS, errno.EIO)
@@ -65,16 +65,6 @@ def workplace(
 def has_work(partial: Path) -> bool:
     """Whether there is anything in the workplace to go on from."""
     return any(path.name not in (_LOCK, _REQUEST) for path in partial.iterdir())
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _check(out: Path, overwrite: bool, results: Sequence[str]) -> None:

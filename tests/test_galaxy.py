@@ -29,6 +29,7 @@ from bayesdust.inference.programs import load
 from bayesdust.potentials import Sum, milky_way_2014
 from bayesdust.runs import Request, record
 from bayesdust.summary import summarise
+from bayesdust.workplace import EXTRAS
 
 TRUTH = milky_way_2014()
 POINTS = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])
@@ -87,6 +88,7 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
             np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
         np.testing.assert_array_equal(again.cells.shares, first.cells.shares)
     assert asked["times"] == 1
+    assert galaxy.FLOW_FORCES in EXTRAS  # which a finished run keeps
     (tmp_path / "next").mkdir()
     galaxy.prepare(dusty_stars, options, flows=tmp_path, folder=tmp_path / "next")
     assert (tmp_path / "next" / "flow_forces.npz").exists()  # for the run after that

@@ -50,6 +50,7 @@ FLOORS = {
     "anisotropy": 1,
     "arrays": 1,
     "errors": 1,
+    "files": 1,
     "flows": 1,
     "literature": 1,
     "quadrature": 1,

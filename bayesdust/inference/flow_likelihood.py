@@ -48,12 +48,12 @@ from bayesdust.arrays import Array
 from bayesdust.dynamics.boltzmann import accelerations, accelerations_and_dust, tail_weights
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
+from bayesdust.files import write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
 from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
 from bayesdust.inference.galaxy_data import Progress
 from bayesdust.potentials.base import Potential
-from bayesdust.workplace import write_atomically
 
 FEWEST = 12  # members, whatever the number of cells
 

@@ -35,7 +35,6 @@ from bayesdust.inference.galaxy_data import (
 )
 from bayesdust.potentials.base import Potential
 from bayesdust.units import DENSITY_GEV_CM3, G
-from bayesdust.workplace import FLOW_FORCES
 
 OPTIONS = galaxy_data.OPTIONS | {"likelihood": "sums"}
 CHOICES = galaxy_data.CHOICES | {"likelihood": ("sums", "flow")}
@@ -47,6 +46,7 @@ FLOW_NOTE = (
     "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
     "what the dust, and the Sun's place and motion, are uncertain by is not in their errors."
 )
+FLOW_FORCES = "flow_forces.npz"  # in the folder of a run
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 PC = 1e-3  # kpc
 
