@@ -6,7 +6,6 @@ from tables and catalogues is escaped by the template engine.
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesdust import galaxy_report
+from bayesdust.files import write_atomically
 from bayesdust.gate import Verdict, verdict
 from bayesdust.influence import dispersion, prior_share
 from bayesdust.report_figures import figures
@@ -81,13 +81,7 @@ def write_report(
     table = summarise(tree)
     outcome = verdict(tree, table, published)
     page = _render(_context(tree, table, outcome, published, dict(run or {})))
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(Path(path), page)
     return outcome
 
 

@@ -132,7 +132,7 @@ def test_no_half_page_is_left_when_writing_fails(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("bayesdust.report.os.replace", fail)
+    monkeypatch.setattr("bayesdust.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(fake_tree.variational(), path)
     assert path.read_text() == "the old page"

@@ -185,10 +185,8 @@ def fit_dust(
         _most_probable(posterior, stars, iterations, on_progress)
     )
     curvature = _curvature(posterior, ln_phi, patchiness, u, stars)
-    scatter, rng = (
-        posterior.walk.scatter(curvature),
-        np.random.default_rng(np.random.SeedSequence([seed, *b"dust"])),
-    )
+    scatter = posterior.walk.scatter(curvature)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
     return DustMap(
         sky=sky,
         knots=knots,

@@ -9,7 +9,6 @@ all, so a run that was killed goes on to the flows it would have given.
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError, ResumableError
+from bayesdust.files import write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, split
 from bayesdust.flows.descent import careful_adam, descend
 
@@ -297,12 +297,10 @@ def _check(
 
 def _save(state: _State, folder: Path | None) -> None:
     if folder is not None:
-        unfinished = folder / "training.tmp"
         file = io.BytesIO()
         eqx.tree_serialise_leaves(file, state)
         content = file.getvalue()
-        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
-        os.replace(unfinished, folder / "training.eqx")
+        write_atomically(folder / "training.eqx", hashlib.sha256(content).digest() + content)
 
 
 def _resume(state: _State, folder: Path | None) -> _State:

@@ -5,6 +5,7 @@ costs one small product, whatever the number of stars. With likelihood=flow forc
 same stars decide (`flow_likelihood.py`), and the sums only judge what comes out.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import digest
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture
@@ -94,7 +96,7 @@ def prepare(
     survey = Survey.of(stars, chosen, points, seed, on_progress)
     flow = None
     if chosen["likelihood"] == "flow":
-        flow = _forces_of_flows(survey, flows, folder, on_progress)
+        flow = _forces_of_flows(survey, _key(stars, survey), flows, folder, on_progress)
     nodes = ForceNodes.covering(survey.centre, survey.radius)
     weighed = survey.weigh(nodes.basis, None, on_progress)
     design, target, rest = _compressed(weighed.whitened())
@@ -114,18 +116,30 @@ def prepare(
 
 
 def _forces_of_flows(
-    survey: Survey, flows: Path | None, folder: Path | None, on_progress: Progress
+    survey: Survey, key: str, flows: Path | None, folder: Path | None, on_progress: Progress
 ) -> FlowForces:
     """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
     if flows is not None:
-        found = FlowForces.load(flows / FLOW_FORCES, survey.key)
+        found = FlowForces.load(flows / FLOW_FORCES, key)
     elif folder is not None and (folder / FLOW_FORCES).exists():
-        return FlowForces.load(folder / FLOW_FORCES, survey.key)
+        return FlowForces.load(folder / FLOW_FORCES, key)
     else:
         found = _trained(survey, on_progress)
     if folder is not None:
-        found.save(folder / FLOW_FORCES, survey.key)
+        found.save(folder / FLOW_FORCES, key)
     return found
+
+
+def _key(stars: MilkyWayStars, survey: Survey) -> str:
+    """A digest of all that decides what flows learn, but for the seed."""
+    chosen = survey.options
+    names = "efficiency", "limit", "absolute_limit", "magnitude", "errors"
+    light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
+    errors = None if stars.observed is None else stars.observed.errors
+    weights = stars.weights if chosen["efficiency"] == "given" else None
+    ball = np.append(survey.centre, survey.radius)
+    text = np.frombuffer(json.dumps([str(chosen[name]) for name in names]).encode(), dtype=np.uint8)
+    return digest(stars.x, stars.v, errors, light, weights, ball, text)
 
 
 def _trained(survey: Survey, on_progress: Progress) -> FlowForces:

@@ -4,7 +4,6 @@ Everything that can be computed once is computed here. The stars enter through s
 potential behind the true dust (`dynamics/weak_form.py`).
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from scipy.linalg import solve_triangular
 from bayesdust.arrays import Array
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
-from bayesdust.catalogs.tables import digest, fault
+from bayesdust.catalogs.tables import fault
 from bayesdust.dynamics import sun_offsets
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen, fit_dust
 from bayesdust.dynamics.weak_form import (
@@ -116,7 +115,6 @@ class Survey:
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
     dust, by_draw : the map and epsilon (d, n, c) of the sample by its draws, or None where no dust was fitted
-    key : what decides the sample but for the seed, as a digest
     looks : absolute magnitude of the faintest star, dust left in, where there is an absolute limit, else None
     points, options, seed : as of `SurveyData`, and what decides every draw
     """
@@ -128,7 +126,6 @@ class Survey:
     sun: Float[np.ndarray, "3"]
     dust: DustMap | None
     by_draw: Float[np.ndarray, "d n c"] | None
-    key: str
     looks: float | None
     points: Float[np.ndarray, "m 3"]
     options: dict[str, Any]
@@ -180,7 +177,6 @@ class Survey:
             sun=sun,
             dust=dust,
             by_draw=by_draw,
-            key=_key(stars, chosen, centre, radius),
             looks=_faintest_looks(stars, chosen),
             points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
             options=chosen | {"bump": bump},
@@ -376,16 +372,6 @@ def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
     """Where the sample ends: limit and absolute limit of `fit_dust`."""
     absolute = chosen["absolute_limit"]
     return float(chosen["limit"]), np.inf if absolute == "none" else float(absolute)
-
-
-def _key(stars: MilkyWayStars, chosen: dict[str, Any], centre: np.ndarray, radius: float) -> str:
-    """A digest of stars, ball and what is done about dust and errors."""
-    names = "efficiency", "limit", "absolute_limit", "magnitude", "errors"
-    light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
-    errors = None if stars.observed is None else stars.observed.errors
-    text = np.frombuffer(json.dumps([str(chosen[name]) for name in names]).encode(), dtype=np.uint8)
-    weights = stars.weights if chosen["efficiency"] == "given" else None
-    return digest(stars.x, stars.v, errors, light, weights, centre, np.array([radius]), text)
 
 
 def _faintest_looks(stars: MilkyWayStars, chosen: dict[str, Any]) -> float | None:

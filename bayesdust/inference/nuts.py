@@ -7,6 +7,7 @@ lock while it computes); on an accelerator they are one vmapped program.
 """
 
 import inspect
+import io
 import os
 import time
 import zipfile
@@ -26,6 +27,7 @@ from numpyro.infer import NUTS, Predictive
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 from bayesdust.errors import BayesdustError, ResumableError
+from bayesdust.files import write_atomically
 from bayesdust.inference.coordinates import Coordinates, coordinates_of
 
 SEGMENT = 100  # transitions
@@ -287,10 +289,9 @@ def _save(path: Path | None, state: Any, draws: Draws) -> None:
     arrays: dict[str, Any] = {f"z.{k}": v for k, v in draws.z.items()}
     arrays |= {f"stats.{k}": v for k, v in draws.stats.items()}
     arrays |= {f"state.{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    unfinished = path.with_suffix(".tmp")
-    with open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(unfinished, path)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_atomically(path, file.getvalue())
 
 
 def _resume(plan: Plan, index: int, state: Any) -> _Chain:

@@ -10,7 +10,7 @@ overlooked, and the guide ends a little wider than the posterior, which keeps it
 Its draws are then resampled by those weights: see `bayesdust.inference.importance`.
 """
 
-import os
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +36,7 @@ from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from bayesdust.errors import BayesdustError, ResumableError
+from bayesdust.files import write_atomically
 from bayesdust.flows.descent import careful_adam, descend
 from bayesdust.inference.importance import LogDensity, Weighed, resample, weigh
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key, starting_points
@@ -281,10 +282,9 @@ def _save(state: Any, done: int, plan: Plan) -> None:
     """Keep the training after `done` chunks on disk, whole or not at all."""
     path = _file(plan)
     if path is not None:
-        unfinished = path.with_suffix(".tmp")
-        with open(unfinished, "wb") as file:
-            eqx.tree_serialise_leaves(file, (done, state))
-        os.replace(unfinished, path)
+        file = io.BytesIO()
+        eqx.tree_serialise_leaves(file, (done, state))
+        write_atomically(path, file.getvalue())
 
 
 def _resume(state: Any, plan: Plan) -> tuple[int, Any]:

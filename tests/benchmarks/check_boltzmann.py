@@ -19,6 +19,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
 from benchmarks.results import (  # noqa: E402
+    chi2_of,
     force_sizes,
     provenance,
     reach,
@@ -113,7 +114,6 @@ def fit_row(
     error = abs(np.median(a, axis=0) - truth) / np.linalg.norm(truth, axis=1)[:, None]
     cells = [f"{s.mean():.4f} +- {s.std():.4f}" for s in force_sizes(a, truth)]
     local = posterior["rho_dm_sun_msun_pc3"].values
-    chi2 = f"{float(posterior['chi2'].mean()):.0f} / {tree.attrs['chi2_dof']}"
     per_axis = [" / ".join(f"{100 * e:.1f}" for e in np.median(part, axis=0))
                 for part in (error, error[dusty])]  # fmt: skip
     z = "-"
@@ -124,7 +124,7 @@ def fit_row(
         z = f"{np.sqrt(np.mean(off**2)):.2f}"
     return (
         f"| {model} | {label} | {seed} | {cells[0]} | {cells[1]} | {per_axis[0]} | {per_axis[1]} | "
-        f"{local.mean():.4f} +- {local.std():.4f} | {z} | {chi2} | {'pass' if passed else 'FAIL'} | "
+        f"{local.mean():.4f} +- {local.std():.4f} | {z} | {chi2_of(tree)} | {'pass' if passed else 'FAIL'} | "
         f"{seconds_of(folder):.0f} |"
     )
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import force_sizes, provenance, reach, settled_run  # noqa: E402
+from benchmarks.results import chi2_of, force_sizes, provenance, reach, settled_run  # noqa: E402
 
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, LuminosityFunction, clouds, dusty_survey  # noqa: E402
@@ -106,9 +106,8 @@ def halo_row(gamma: float, seed: int) -> str:
     cells.append(
         f"{v.mean():.1f} +- {v.std():.1f} ({float(survey.galaxy.potential.circular_velocity(8.0)):.1f})"
     )
-    chi2 = f"{float(posterior['chi2'].mean()):.0f} / {tree.attrs['chi2_dof']}"
     return (
-        f"| {gamma} | {seed} | {' | '.join(cells)} | {chi2} | {'pass' if passed else 'FAIL'} | "
+        f"| {gamma} | {seed} | {' | '.join(cells)} | {chi2_of(tree)} | {'pass' if passed else 'FAIL'} | "
         f"{'inside' if inside else 'MISSED'} |"
     )
 
@@ -129,8 +128,7 @@ def light_row(name: str, seed: int) -> str:
     cells = [f"{s.mean():.3f} +- {s.std():.3f}" for s in force_sizes(a, truth)]
     local, v = posterior["rho_dm_sun_msun_pc3"].values, posterior["v_circ"].sel(R=8.0).values
     cells += [f"{local.mean():.4f} +- {local.std():.4f}", f"{v.mean():.1f} +- {v.std():.1f}"]
-    chi2 = f"{float(posterior['chi2'].mean()):.0f} / {tree.attrs['chi2_dof']}"
-    return f"| {name} | {seed} | {' | '.join(cells)} | {chi2} | {'pass' if passed else 'FAIL'} |"
+    return f"| {name} | {seed} | {' | '.join(cells)} | {chi2_of(tree)} | {'pass' if passed else 'FAIL'} |"
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ from bayesdust.dusty_mocks import dusty_survey  # noqa: E402
 from bayesdust.dynamics import boltzmann_networks as bn  # noqa: E402
 from bayesdust.flows.autoregressive import Architecture  # noqa: E402
 from bayesdust.flows.training import Schedule, train  # noqa: E402
+from bayesdust.inference import galaxy  # noqa: E402
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces  # noqa: E402
+from bayesdust.inference.galaxy_data import Survey, options_of  # noqa: E402
 from bayesdust.potentials import Network, PotentialNetwork, milky_way_2014  # noqa: E402
 
 DATA = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -56,10 +58,9 @@ def observed(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
         name: a[:number] for name, a in mock.items() if len(np.atleast_1d(a)) == len(mock["x"])
     }
     seen = stars_of(mock, "1/epsilon", errors=True)
-    x, v = (np.moveaxis(a, 1, 0) for a in seen.either_side(0))
-    out = np.linalg.norm(x - SUN, axis=-1, keepdims=True) > SURVEY.radius
-    copies = np.where(out, seen.x, x), np.where(out, seen.v, v), np.tile(seen.weights, (len(x), 1))
-    return seen.x, seen.v, 1 / seen.weights, copies
+    chosen = options_of({"efficiency": "given"}, seen, galaxy.OPTIONS, galaxy.CHOICES)
+    survey = Survey.of(seen, chosen, None, 0, lambda *_: None)
+    return seen.x, seen.v, 1 / seen.weights, galaxy._noisier(survey)
 
 
 def sizes(forces: FlowForces, parts: np.ndarray) -> str:

@@ -46,6 +46,11 @@ def force_sizes(a: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
     ]
 
 
+def chi2_of(tree: Any) -> str:
+    """Mean chi2 of the sums over the stars, and its degrees of freedom."""
+    return f"{float(tree['posterior']['chi2'].mean()):.0f} / {tree.attrs['chi2_dof']}"
+
+
 def seconds_of(folder: Path) -> float:
     """Wall time [s] that the run in `folder` took, when it was run."""
     return float(json.loads((folder / "run.json").read_text())["wall_seconds"]["total"])
