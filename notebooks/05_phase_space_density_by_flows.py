@@ -39,7 +39,8 @@ from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.catalogs.frames import icrs, propagate
 from bayesdust.dynamics import cylindrical_jeans, stationarity
 from bayesdust.dynamics.boltzmann import accelerations, tail_weights
-from bayesdust.dynamics.efficiency import fit_dust, modulus
+from bayesdust.dynamics.dust_fit import fit_dust
+from bayesdust.dynamics.efficiency import modulus
 from bayesdust.dynamics.weak_form import Bumps, Sample
 from bayesdust.flows.autoregressive import Architecture, member
 from bayesdust.flows.scores import ensemble_scores

@@ -1,5 +1,7 @@
 """Dust from magnitudes: the parts of the sky, the luminosity function, the efficiency and its scatter."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ from scipy.linalg import block_diag
 from scipy.spatial import cKDTree
 
 from bayesdust.dusty_mocks import dusty_survey
-from bayesdust.dynamics import efficiency
-from bayesdust.dynamics.efficiency import fit_dust, modulus
+from bayesdust.dynamics import dust_fit, efficiency
+from bayesdust.dynamics.dust_fit import fit_dust
+from bayesdust.dynamics.efficiency import modulus
 from bayesdust.dynamics.halved_walk import HalvedWalk
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.sky_parts import Sky
@@ -27,6 +30,13 @@ def survey():
 @pytest.fixture(scope="module")
 def offsets(survey):
     return survey.x - np.asarray(survey.galaxy.ball.centre)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Fits of a few steps: where they end does not matter."""
+    monkeypatch.setattr(dust_fit, "FIRST", 3)
+    monkeypatch.setattr(dust_fit, "EACH", 3)
 
 
 def test_parts_of_the_sky_are_even_and_found_again(offsets):
@@ -49,6 +59,10 @@ def test_luminosity_tables_are_normalised():
         # what lies below -11.9, and straight lines between points a hundredth of a magnitude apart
         assert float(value) == pytest.approx(total, rel=5e-3)
     assert float(luminosity.at(ln_share, np.array(5.0))) == pytest.approx(0.0, abs=1e-9)
+    # beyond the bright end both fall alike: the stars behind endless dust are still a law of sum one
+    far = np.array([-11.0, -16.0])
+    for table in (ln, ln_share):
+        assert np.diff(luminosity.at(table, far)) == pytest.approx(-5 * 0.8, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -89,9 +103,9 @@ def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets):
     assert rms[1] > np.std(truth)
 
 
-def test_the_draws_are_of_their_seed(survey, offsets):
+def test_the_draws_are_of_their_seed(survey, offsets, hasty):
     one, again, other = (
-        fit_dust(offsets, survey.G, survey.limit, iterations=3, draws=2, seed=seed)
+        fit_dust(offsets, survey.G, survey.limit, rounds=1, draws=2, seed=seed)
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one.draws, again.draws)
@@ -99,23 +113,77 @@ def test_the_draws_are_of_their_seed(survey, offsets):
     assert not np.allclose(one.draws[0], one.draws[1])
 
 
-def test_without_a_draw_it_is_the_mean_of_all(survey, offsets):
-    dust, some = fit_dust(offsets, survey.G, survey.limit, iterations=3, draws=3), offsets[:100]
-    for function in (dust.extinction, dust.efficiency):
-        mean = np.mean([function(some, steps) for steps in dust.draws], axis=0)
-        np.testing.assert_allclose(function(some), mean, rtol=1e-12)
+def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, hasty):
+    """epsilon = S(limit - mu - A), by hand for one draw; a mean of the dust is another thing."""
+    dust, some = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=3), offsets[:100]
+    every = dust.efficiencies(some)
+    np.testing.assert_array_equal(dust.efficiency(some), every.mean(axis=0))
+    smooth = replace(dust, patchiness=0.0)
+    table = np.exp(smooth.luminosity.tables(jnp.asarray(dust.ln_phi))[1])
+    distance = np.linalg.norm(some, axis=1)
+    ways = np.minimum(np.maximum(distance[:, None] - dust.knots[:-1], 0), np.diff(dust.knots))
+    extinction = np.sum(ways / np.diff(dust.knots) * dust.draws[1][dust.sky.cell(some)], axis=1)
+    wanted = np.interp(survey.limit - modulus(distance) - extinction, dust.luminosity.grid, table)
+    np.testing.assert_allclose(
+        smooth.efficiencies(some)[1], np.maximum(wanted, efficiency.FAINTEST), atol=1e-4
+    )
+    mean = replace(dust, draws=dust.draws.mean(axis=0)[None])
+    assert abs(mean.efficiency(some) - dust.efficiency(some)).max() > 0.01
 
 
-def test_the_efficiency_has_a_floor(survey, offsets):
-    dust = fit_dust(offsets, survey.G, survey.limit, iterations=3, draws=1)
-    steps = np.full_like(dust.draws[0], 50.0)
-    assert dust.efficiency(offsets, steps).min() == efficiency.FAINTEST
+def test_lines_of_sight_scatter_about_their_part(survey, offsets, hasty):
+    """By the patchiness, and not without."""
+    dust = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=2)
+    dust, some = replace(dust, patchiness=0.3), offsets[:50]
+    found = dust.in_sight(some, 4000, np.random.default_rng(8)).reshape(2, 4000, 50)
+    # the mean of five nodes of a Gauss-Hermite rule, good to 0.003 here; the floor is not for single lines
+    error = found.std(axis=1) / np.sqrt(4000)
+    clear = dust.efficiencies(some) > 2 * efficiency.FAINTEST
+    assert np.all(
+        abs(found.mean(axis=1) - dust.efficiencies(some))[clear] < (5 * error + 3e-3)[clear]
+    )
+    assert found.std(axis=1).max() > 0.05
+    alike = replace(dust, patchiness=0.0).in_sight(some, 3, np.random.default_rng(8))
+    np.testing.assert_array_equal(alike[0], alike[1])
+
+
+def test_the_efficiency_has_a_floor(survey, offsets, hasty):
+    dust = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=1)
+    behind = replace(dust, draws=np.full_like(dust.draws, 50.0))
+    assert behind.efficiency(offsets).min() == efficiency.FAINTEST
+
+
+@pytest.mark.slow
+def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
+    """<E> of (3) over pairs that no round has seen, each law's own; the maximum has the lower E itself."""
+    kept = {}
+
+    def keep(posterior, stars, rounds, rng, on_progress):
+        kept[rounds] = posterior, stars, *nearest(posterior, stars, rounds, rng, on_progress)
+        return kept[rounds][2:]
+
+    nearest = dust_fit._nearest_normal
+    monkeypatch.setattr(dust_fit, "_nearest_normal", keep)
+    for rounds in (0, dust_fit.ROUNDS):
+        fit_dust(offsets, survey.G, survey.limit, rounds=rounds, draws=1)
+    alone, mean, error = {}, {}, {}
+    for rounds, (posterior, stars, p, scatter) in kept.items():
+        rng = np.random.default_rng(99)
+        energy = jax.jit(posterior.energy)
+        alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.layer.shape)), stars))
+        pairs = []
+        for _ in range(8):
+            x = jnp.asarray(scatter.draw(rng))
+            pairs.append(float(energy(p, jnp.stack([x, -x]), stars)))
+        mean[rounds], error[rounds] = np.mean(pairs), np.std(pairs) / np.sqrt(8)
+    assert mean[dust_fit.ROUNDS] + 5 * np.hypot(*error.values()) < mean[0]
+    assert alone[0] < alone[dust_fit.ROUNDS]
 
 
 def test_the_curvature_is_that_of_the_likelihood():
     """Stars at the quantiles of (2): their ln likelihood loses h^T curvature h / 2 at a distance h."""
     luminosity = Luminosity(-4.0, 1.0)
-    posterior = efficiency._Posterior(luminosity, jnp.array([[0.3, 0.5]]), HalvedWalk(0, 2.5))
+    posterior = dust_fit._Posterior(luminosity, jnp.array([[0.3, 0.5]]), HalvedWalk(0, 2.5))
     ln_phi = posterior.start()[: len(luminosity.knots)]
     tables, patchiness, u = luminosity.tables(jnp.asarray(ln_phi)), 0.2, jnp.array([[0.2, -0.1]])
     number, chances = 2000, []
@@ -131,7 +199,7 @@ def test_the_curvature_is_that_of_the_likelihood():
         chosen = np.searchsorted(total / total[-1], (np.arange(number) + 0.5) / number)
         chances.append([np.asarray(a)[chosen] for a in star])
     looks, faintest, shares = map(np.concatenate, zip(*chances, strict=True))
-    stars = efficiency._Stars(
+    stars = dust_fit._Stars(
         jnp.zeros(len(looks), int), *map(jnp.asarray, (looks, faintest, shares))
     )
 
@@ -144,8 +212,7 @@ def test_the_curvature_is_that_of_the_likelihood():
             )
         )
 
-    curvature = efficiency._curvature(posterior, jnp.asarray(ln_phi), patchiness, u, stars)[0]
-    curvature = curvature - np.diag(np.asarray(posterior.clouds(u))[0])
+    curvature = dust_fit._curvature(posterior, jnp.asarray(ln_phi), patchiness, u, stars)[0]
     for h in (np.array([0.1, 0.0]), np.array([0.0, 0.1]), np.array([0.07, -0.07])):
         lost = ln_likelihood(u) - 0.5 * (ln_likelihood(u + h) + ln_likelihood(u - h))
         # to fourth order in h, of A's 0.04 mag over the clump's 0.15

@@ -31,7 +31,9 @@ class Luminosity:
         return ln - ln_share[-1], ln_share - ln_share[-1]
 
     def at(self, table: Float[Array, " g"], magnitude: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """A table at any magnitude, flat beyond its ends."""
-        place = jnp.clip((magnitude - self.grid[0]) / STEP, 0.0, len(self.grid) - 1.001)
+        """A table at any magnitude: flat beyond its faint end, beyond the bright one as steep as `_FALL`."""
+        place = (magnitude - self.grid[0]) / STEP
+        beyond = _FALL[0] * STEP * jnp.minimum(place, 0.0)
+        place = jnp.clip(place, 0.0, len(self.grid) - 1.001)
         first = place.astype(int)
-        return table[first] + (place - first) * (table[first + 1] - table[first])
+        return table[first] + (place - first) * (table[first + 1] - table[first]) + beyond

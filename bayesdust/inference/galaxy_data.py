@@ -19,7 +19,8 @@ from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
 from bayesdust.dynamics import sun_offsets
-from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen, fit_dust
+from bayesdust.dynamics.dust_fit import fit_dust
+from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen
 from bayesdust.dynamics.weak_form import (
     Basis,
     Bumps,
@@ -165,9 +166,7 @@ class Survey:
             dust = fit_dust(
                 stars.x - sun, magnitude, limit, on_progress, absolute_limit=ends, seed=seed
             )
-            offsets = (x - sun).reshape(-1, 3)
-            by_draw = np.array([dust.efficiency(offsets, steps) for steps in dust.draws])
-            by_draw = by_draw.reshape(-1, *weights.shape)
+            by_draw = dust.efficiencies((x - sun).reshape(-1, 3)).reshape(-1, *weights.shape)
             weights = weights / by_draw.mean(axis=0)
         return cls(
             tests=tests,
@@ -249,13 +248,7 @@ class Survey:
         if self.dust is None:
             return None
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, *b"sight"]))
-        offsets = self.points - self.sun
-        draws = [
-            self.dust.efficiency_in_sight(offsets, rng.standard_normal(len(offsets)), steps)
-            for _ in range(SIGHTS)
-            for steps in self.dust.draws
-        ]
-        return np.array(draws)
+        return self.dust.in_sight(self.points - self.sun, SIGHTS, rng)
 
     def _notes(self) -> tuple[str, ...]:
         """What the user ought to know of these sums."""

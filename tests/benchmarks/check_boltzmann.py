@@ -33,7 +33,7 @@ from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.frames import OBSERVED, SolarFrame, icrs  # noqa: E402
 from bayesdust.catalogs.gaia import read_gaia  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
-from bayesdust.dynamics.efficiency import fit_dust  # noqa: E402
+from bayesdust.dynamics.dust_fit import fit_dust  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
 from bayesdust.runs import Request  # noqa: E402
 

@@ -1,0 +1,289 @@
+"""The dust in front of stars, from what it does to their magnitudes.
+
+Of a star at a known distance the magnitude less the distance modulus is c = M + A, and among those that are
+seen it is distributed as
+
+    p(c) = phi(c - A) / S(c_max - A)        for c < c_max,                                        (1)
+
+phi = dS/dM the luminosity function and c_max where the sample ends (`efficiency.faintest_seen`): its red
+clump is a mark that the extinction A moves. The stars of one part of the sky therefore tell A along it,
+whatever their motions. The dust of a step of the way is
+
+    A_step = layer_step exp(u),                                                                   (2)
+
+u a walk at random down the halvings of the sky (`halved_walk.py`), whose smallest parts are smaller than most
+clouds. While the clump is in the sample (1) hardly depends on A, and falls where the clump is hidden: the
+posterior of u is level and then steep, its maximum is at the edge, and a normal law about the maximum is too
+narrow and off. `fit_dust` therefore seeks the normal law whose mean, of all means m, brings it next to the
+posterior, its covariance the inverse Fisher metric M of (1) plus the prior's at m,
+
+    m = argmin < E(m + x) >,        x ~ N(0, M(m)^-1),                                            (3)
+
+E minus ln of the posterior, the mean over x that of a few pairs +-x, m and x in turn: metric Gaussian
+variational inference (Knollmueller & Ensslin 2019, arXiv:1901.11033). phi and the patchiness are found along
+with m.
+
+A shift of phi against A(0) = 0 is all that (1) cannot tell; it leaves epsilon as it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from bayesdust.arrays import Array
+from bayesdust.dynamics.efficiency import (
+    DustMap,
+    check_magnitudes,
+    faintest_seen,
+    mean_of_patches,
+    modulus,
+    patches,
+    shares_in_front,
+)
+from bayesdust.dynamics.halved_walk import HalvedWalk, Scatter
+from bayesdust.dynamics.luminosity import Luminosity
+from bayesdust.dynamics.sky_parts import Sky
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+
+STARS_A_PART = 25  # of the sky
+STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
+# kpc; the last knot is the farthest star
+KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
+SPREAD = 1.25  # sd of u = ln of a step's dust over the layer's
+STRENGTH, HEIGHT = 0.5, 0.15  # mag/kpc and kpc, of the layer that is the prior's median
+STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
+FIRST, EACH = 150, 40  # steps of L-BFGS to the maximum, and of a round of (3)
+ROUNDS, PAIRS = 3, 2
+DRAWS = 64
+_CHUNK = 65_536  # stars at a time
+
+
+def fit_dust(
+    offsets: Float[np.ndarray, "n 3"],
+    magnitude: Float[np.ndarray, " n"],
+    limit: float,
+    on_progress: Progress = lambda done, total, phase: None,
+    *,
+    absolute_limit: float = np.inf,
+    rounds: int = ROUNDS,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> DustMap:
+    """The dust between the Sun and stars at `offsets` [kpc] of apparent `magnitude`, seen down to `limit`.
+
+    A sample that also ends at m - mu = `absolute_limit`, as one of `catalogs.cuts.giants`, needs it: without,
+    stars that dust has taken beyond it would pass for stars that never were.
+
+    The prior of a step's extinction is (2), of sd `SPREAD` about a layer exp(-|z|/h). With no `rounds` of (3)
+    the normal law stays about the maximum. The luminosity function and the patchiness are the same in all
+    `draws`.
+
+    Raises BayesdustError for a magnitude that is not finite or beyond a limit.
+    """
+    check_magnitudes(offsets, magnitude, limit, absolute_limit)
+    distance = np.linalg.norm(offsets, axis=1)
+    sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
+    knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
+    cell, looks = sky.cell(offsets), magnitude - modulus(distance)
+    posterior = _Posterior(
+        luminosity=Luminosity(float(np.quantile(looks, 0.001)), _faintest(sky, cell, looks)),
+        layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
+        walk=HalvedWalk(sky.levels, SPREAD),
+    )
+    faintest = faintest_seen(offsets, limit, absolute_limit)
+    stars = _Stars(*map(jnp.asarray, (cell, looks, faintest, shares_in_front(distance, knots))))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
+    p, scatter = _nearest_normal(posterior, stars, rounds, rng, on_progress)
+    ln_phi, patchiness, u = posterior.parts(p)
+    return DustMap(
+        sky=sky,
+        knots=knots,
+        draws=np.array([posterior.steps(u + scatter.draw(rng)) for _ in range(draws)]),
+        luminosity=posterior.luminosity,
+        ln_phi=np.asarray(ln_phi),
+        patchiness=float(patchiness),
+        limit=limit,
+        absolute_limit=absolute_limit,
+    )
+
+
+class _Stars(NamedTuple):
+    """Part of the sky (n,), M + A and `faintest_seen` (n,) [mag], and share of each step in front (n, k)."""
+
+    cell: Array
+    looks: Array
+    faintest: Array
+    shares: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Posterior:
+    """Minus ln of (1) times the prior, over ln phi at the knots, the patchiness and the walk's deltas."""
+
+    luminosity: Luminosity
+    layer: Array
+    walk: HalvedWalk
+
+    def start(self) -> Array:
+        """A plausible luminosity function behind the layer itself."""
+        knots = self.luminosity.knots
+        rise = 0.8 * (knots - knots[0]) - 8 * np.maximum(knots - knots[-1] + 0.4, 0.0)
+        deltas = np.zeros(self.walk.parts * self.layer.shape[1])
+        return jnp.asarray(np.concatenate([rise, [0.3], deltas]))
+
+    def bounds(self) -> list[tuple[float | None, float | None]]:
+        """Where L-BFGS may look; deltas beyond 5 sd would overflow on the way."""
+        free: list[tuple[float | None, float | None]] = [(None, None)] * len(self.luminosity.knots)
+        return [*free, (0.02, 1.0), *[(-5.0, 5.0)] * (self.walk.parts * self.layer.shape[1])]
+
+    def split(self, p: Array) -> tuple[Array, Array, Array]:
+        q = len(self.luminosity.knots)
+        return p[:q], p[q], p[q + 1 :].reshape(self.walk.parts, -1)
+
+    def parts(self, p: Array) -> tuple[Array, Array, Array]:
+        """ln phi, the patchiness, and u (cells, k)."""
+        ln_phi, patchiness, deltas = self.split(p)
+        return ln_phi, patchiness, self.walk.fields(deltas)
+
+    def steps(self, u: Array) -> Array:
+        """(2), cells by k [mag]."""
+        return self.layer * jnp.exp(u)
+
+    def ln_likelihood(
+        self, tables: Any, patchiness: Array, steps: Array, stars: tuple[Array, ...]
+    ) -> Array:
+        """ln of (1) of stars: `steps` (..., k) of each one's part of the sky."""
+        looks, faintest, shares = stars
+        extinction = jnp.sum(shares * steps, axis=-1)
+        ln_phi, ln_share = tables
+        seen = self.luminosity.at(ln_phi, looks - patches(extinction, patchiness))
+        share = self.luminosity.at(ln_share, faintest - patches(extinction, patchiness))
+        expected = mean_of_patches(seen) - mean_of_patches(share)
+        return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
+
+    def energy(self, p: Array, around: Array, stars: _Stars) -> Array:
+        """<E> of (3), x those of `around` (s, cells, k); minus ln of the posterior if that is one zero."""
+        ln_phi, patchiness, deltas = self.split(p)
+        u, tables = self.walk.fields(deltas), self.luminosity.tables(ln_phi)
+        smooth = jnp.sum((jnp.diff(ln_phi, 2) / 0.5) ** 2) + ln_phi[-1] ** 2
+
+        def told(x: Array) -> Array:
+            each = self.steps(u + x)[stars.cell]
+            return jnp.sum(self.ln_likelihood(tables, patchiness, each, stars[1:]))
+
+        return 0.5 * (jnp.sum(deltas**2) + smooth) - jnp.mean(jax.lax.map(told, around))
+
+
+def _nearest_normal(
+    posterior: _Posterior,
+    stars: _Stars,
+    rounds: int,
+    rng: np.random.Generator,
+    on_progress: Progress,
+) -> tuple[Array, Scatter]:
+    """Mean of the normal law (3), from the maximum on, and its scatter about it."""
+    count = _Count(FIRST + rounds * EACH * 2 * PAIRS, on_progress)
+    slope = jax.jit(jax.value_and_grad(posterior.energy))
+    alone = jnp.zeros((1, *posterior.layer.shape))
+    p = _descend(slope, posterior, stars, posterior.start(), alone, FIRST, count)
+    for _ in range(rounds):
+        scatter = _scatter(posterior, p, stars)
+        x = np.array([scatter.draw(rng) for _ in range(PAIRS)])
+        p = _descend(slope, posterior, stars, p, jnp.concatenate([x, -x]), EACH, count)
+    return p, _scatter(posterior, p, stars)
+
+
+@dataclass
+class _Count:
+    """Passes over the stars, of `total` at the most, as progress."""
+
+    total: int
+    on_progress: Progress
+    done: int = 0
+
+    def add(self, passes: int) -> None:
+        self.done += passes
+        self.on_progress(min(self.done, self.total), self.total, "dust")
+
+
+def _descend(
+    slope: Callable[..., Any],
+    posterior: _Posterior,
+    stars: _Stars,
+    start: Array,
+    around: Array,
+    steps: int,
+    count: _Count,
+) -> Array:
+    """Where <E> is lowest, or so many steps of L-BFGS towards it."""
+    from scipy.optimize import minimize
+
+    def counted(p: Floats) -> tuple[float, Floats]:
+        count.add(len(around))
+        value, gradient = slope(p, around, stars)
+        return float(value), np.asarray(gradient)
+
+    options = {"maxiter": steps, "maxcor": 20}
+    bounds = posterior.bounds()
+    found = minimize(counted, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return jnp.asarray(found.x)
+
+
+def _scatter(posterior: _Posterior, p: Array, stars: _Stars) -> Scatter:
+    """N(0, M^-1) of (3), at u of p."""
+    return posterior.walk.scatter(_curvature(posterior, *posterior.parts(p), stars))
+
+
+def _curvature(
+    posterior: _Posterior, ln_phi: Array, patchiness: Array, u: Array, stars: _Stars
+) -> Float[np.ndarray, "cells k k"]:
+    """The Fisher metric of (1) in u: the sum of the stars' squared slopes."""
+    tables = posterior.luminosity.tables(ln_phi)
+
+    @jax.jit
+    def slopes(u: Array, *star: Array) -> Array:
+        def one(u: Array, layer: Array, *star: Array) -> Array:
+            return posterior.ln_likelihood(tables, patchiness, layer * jnp.exp(u), star)
+
+        return jax.vmap(jax.grad(one))(u, *star)
+
+    total = np.zeros((*u.shape, u.shape[1]))
+    for first in range(0, len(stars.cell), _CHUNK):
+        some = [part[first : first + _CHUNK] for part in stars]
+        cell = some[0]
+        slope = np.asarray(slopes(u[cell], posterior.layer[cell], *some[1:]))
+        np.add.at(total, np.asarray(cell), slope[:, :, None] * slope[:, None, :])
+    return total
+
+
+def _heights(
+    sky: Sky, cell: np.ndarray, offsets: np.ndarray, distance: np.ndarray, knots: Floats
+) -> Float[np.ndarray, "cells k"]:
+    """|z| [kpc] of the middle of every step of every part, from the Sun's height."""
+    counts = np.maximum(np.bincount(cell, minlength=sky.cells), 1)
+    sine = np.bincount(cell, offsets[:, 2] / np.maximum(distance, 1e-12), sky.cells) / counts
+    return abs(sine[:, None] * 0.5 * (knots[1:] + knots[:-1]))
+
+
+def _faintest(sky: Sky, cell: np.ndarray, looks: np.ndarray) -> float:
+    """Where the luminosity function ends: what nearly all stars are brighter than where the sky is clear.
+
+    A few tenths fainter and it could take stars behind dust for faint ones.
+    """
+    large = max(0, round(np.log2(len(looks) / STARS_TO_END)))
+    part = cell >> max(0, sky.levels - large)
+    faint = [np.quantile(looks[part == i], 0.97) for i in np.unique(part)]
+    return float(np.quantile(faint, 0.2))
+
+
+def _layer(height: Floats) -> Floats:
+    """Median of the prior [mag/kpc] at heights |z| [kpc]: a layer, and a little everywhere."""
+    return STRENGTH * np.exp(-height / HEIGHT) + 0.01
