@@ -24,6 +24,7 @@ before = dict(os.environ)
 import bayesdust, jax
 changed = [key for key, _ in before.items() ^ dict(os.environ).items()]
 print(json.dumps({"x64": jax.config.jax_enable_x64, "changed": changed,
+                  "products": jax.config.jax_default_matmul_precision,
                   "modules": sorted({name.split(".")[0] for name in sys.modules})}))
 """
 
@@ -36,16 +37,32 @@ def requirement_names(lines: list[str]) -> dict[str, str]:
     return {normal(re.match(r"[A-Za-z0-9._-]+", line)[0]): line for line in lines}
 
 
-def test_importing_turns_on_x64_and_touches_nothing_else(tmp_path):
+def imported(folder: Path, **environment: str) -> dict:
+    """What `IMPORT` saw."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPORT], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORT],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    seen = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_importing_sets_precision_and_touches_nothing_else(tmp_path):
+    seen = imported(tmp_path)
     assert seen["x64"] is True
+    assert seen["products"] == "highest"
     assert seen["changed"] == []
     heavy = {"arviz", "astropy", "astroquery", "corner", "galpy", "matplotlib", "numpyro", "pandas"}
     assert heavy.isdisjoint(seen["modules"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_chose_the_precision_of_products_keeps_it(tmp_path):
+    chosen = imported(tmp_path, JAX_DEFAULT_MATMUL_PRECISION="tensorfloat32")
+    assert chosen["products"] == "tensorfloat32"
 
 
 def test_no_module_hides_a_name_of_the_package():
