@@ -14,14 +14,14 @@ whatever their motions. The dust of a step of the way is
 u a walk at random down the halvings of the sky (`halved_walk.py`), whose smallest parts are smaller than most
 clouds. While the clump is in the sample (1) hardly depends on A, and falls where the clump is hidden: the
 posterior of u is level and then steep, its maximum is at the edge, and a normal law about the maximum is too
-narrow and off. `fit_dust` therefore seeks the normal law whose mean, of all means m, brings it next to the
-posterior, its covariance the inverse Fisher metric M of (1) plus the prior's at m,
+narrow and off. `fit_dust` therefore seeks a normal law about the mean m whose surroundings are most probable,
 
-    m = argmin < E(m + x) >,        x ~ N(0, M(m)^-1),                                            (3)
+    m = argmin over m' of < E(m' + x) >,        x ~ N(0, M(m)^-1),                                (3)
 
-E minus ln of the posterior, the mean over x that of a few pairs +-x, m and x in turn: metric Gaussian
-variational inference (Knollmueller & Ensslin 2019, arXiv:1901.11033). phi and the patchiness are found along
-with m.
+E minus ln of the posterior, M the sum of the stars' squared slopes plus the prior's curvature, at m; the mean
+is over a few pairs +-x, held fixed while m' moves and drawn anew each round: metric Gaussian variational
+inference (Knollmueller & Ensslin 2019, arXiv:1901.11033), with the metric of the stars there are. phi and the
+patchiness are found along with m.
 
 A shift of phi against A(0) = 0 is all that (1) cannot tell; it leaves epsilon as it is.
 """
@@ -245,7 +245,7 @@ def _scatter(posterior: _Posterior, p: Array, stars: _Stars) -> Scatter:
 def _curvature(
     posterior: _Posterior, ln_phi: Array, patchiness: Array, u: Array, stars: _Stars
 ) -> Float[np.ndarray, "cells k k"]:
-    """The Fisher metric of (1) in u: the sum of the stars' squared slopes."""
+    """The metric of (1) in u: the sum of the stars' squared slopes."""
     tables = posterior.luminosity.tables(ln_phi)
 
     @jax.jit

@@ -410,9 +410,7 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
         )
     if chosen["efficiency"] == "magnitudes":
         cut = chosen["absolute_limit"] != "none"
-        notes.append(
-            DUST_NOTE.format(more=", a quarter if cut at an absolute magnitude" if cut else "")
-        )
+        notes.append(DUST_NOTE.format(more=", 27 % if cut at an absolute magnitude" if cut else ""))
     if chosen["errors"] == "ignored":
         notes.append(
             "The stars' errors are left out of account: none are given, or errors=ignored."

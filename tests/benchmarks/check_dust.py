@@ -116,7 +116,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        "The draws are those of the normal law nearest to the posterior. SPREAD and STRENGTH were chosen on "
+        "The draws are those of a normal law near the posterior. SPREAD and STRENGTH were chosen on "
         "the mocks of seeds 2001 to 2006, 2016 and 2017 for such a mean and rms of z; the seeds above were "
         "not looked at before. A cut sample also ends at that absolute magnitude, as it looks behind the "
         "dust (`absolute_limit`), where the luminosity function ends: the clump is half a magnitude "
