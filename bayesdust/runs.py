@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.catalogs.galaxies import published
 from bayesdust.catalogs.milky_way import MilkyWayStars
@@ -91,7 +92,7 @@ def run(
     out: str | Path,
     *,
     overwrite: bool = False,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     spent: Mapping[str, float] | None = None,
     command: Sequence[str] = (),
 ) -> Verdict:

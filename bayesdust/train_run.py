@@ -4,7 +4,7 @@ import datetime
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.cartesian import ROUNDING
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import digest, fault
@@ -109,7 +110,7 @@ def run(
     out: str | Path,
     *,
     overwrite: bool = False,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     command: Sequence[str] = (),
 ) -> Quality:
     """Train and write flows.eqx, quality.html and run.json into the folder `out`.

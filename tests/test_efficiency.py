@@ -159,11 +159,11 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
     kept = {}
 
     def keep(posterior, stars, rounds, rng, on_progress):
-        kept[rounds] = posterior, stars, *nearest(posterior, stars, rounds, rng, on_progress)
+        kept[rounds] = posterior, stars, *normal_law(posterior, stars, rounds, rng, on_progress)
         return kept[rounds][2:]
 
-    nearest = dust_fit._nearest_normal
-    monkeypatch.setattr(dust_fit, "_nearest_normal", keep)
+    normal_law = dust_fit._normal_law
+    monkeypatch.setattr(dust_fit, "_normal_law", keep)
     for rounds in (0, dust_fit.ROUNDS):
         fit_dust(offsets, survey.G, survey.limit, rounds=rounds, draws=1)
     alone, mean, error = {}, {}, {}
@@ -181,7 +181,7 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
 
 
 def test_the_curvature_is_that_of_the_likelihood():
-    """Stars at the quantiles of (2): their ln likelihood loses h^T curvature h / 2 at a distance h."""
+    """Stars at the quantiles of (1): their ln likelihood loses h^T curvature h / 2 at a distance h."""
     luminosity = Luminosity(-4.0, 1.0)
     posterior = dust_fit._Posterior(luminosity, jnp.array([[0.3, 0.5]]), HalvedWalk(0, 2.5))
     ln_phi = posterior.start()[: len(luminosity.knots)]

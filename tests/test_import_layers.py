@@ -49,6 +49,7 @@ FLOORS = {
     "potentials": 2,
     "anisotropy": 1,
     "arrays": 1,
+    "callbacks": 1,
     "errors": 1,
     "files": 1,
     "flows": 1,

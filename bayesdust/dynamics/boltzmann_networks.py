@@ -40,6 +40,7 @@ import paramax
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.dynamics.boltzmann import (
     accelerations,
     accelerations_and_dust,
@@ -57,7 +58,6 @@ from bayesdust.potentials.networks import Network, PotentialNetwork
 CHUNK = 200  # steps between two reports of progress
 LOCAL = 1e8  # Msun/kpc3: the density that a negative one is compared with
 FEW = 64  # places of a batch at which the density, three second derivatives, is asked for
-Progress = Callable[[int, int, str], None]
 
 
 class Efficiency(eqx.Module):
@@ -212,7 +212,7 @@ def solve(
     potential: PotentialNetwork,
     screen: Efficiency | TracerDensity | None = None,
     descent: Descent | None = None,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
 ) -> Solved:
     """Train `potential` and `screen` on (1), or on (3) with a `TracerDensity`; no screen is no dust.
 

@@ -26,7 +26,6 @@ patchiness are found along with m.
 A shift of phi against A(0) = 0 is all that (1) cannot tell; it leaves epsilon as it is.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,8 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.dynamics.efficiency import (
     DustMap,
     check_magnitudes,
@@ -51,11 +52,10 @@ from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.sky_parts import Sky
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int, str], None]
 
 STARS_A_PART = 25  # of the sky
 STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
-# kpc; the last knot is the farthest star
+# kpc; one more lies just beyond the farthest star
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
 SPREAD = 1.25  # sd of u = ln of a step's dust over the layer's
 STRENGTH, HEIGHT = 0.5, 0.15  # mag/kpc and kpc, of the layer that is the prior's median
@@ -70,7 +70,7 @@ def fit_dust(
     offsets: Float[np.ndarray, "n 3"],
     magnitude: Float[np.ndarray, " n"],
     limit: float,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     *,
     absolute_limit: float = np.inf,
     rounds: int = ROUNDS,
@@ -82,9 +82,9 @@ def fit_dust(
     A sample that also ends at m - mu = `absolute_limit`, as one of `catalogs.cuts.giants`, needs it: without,
     stars that dust has taken beyond it would pass for stars that never were.
 
-    The prior of a step's extinction is (2), of sd `SPREAD` about a layer exp(-|z|/h). With no `rounds` of (3)
-    the normal law stays about the maximum. The luminosity function and the patchiness are the same in all
-    `draws`.
+    The prior of a step's extinction is (2), its ln of sd `SPREAD` about that of a layer exp(-|z|/h). With no
+    `rounds` of (3) the normal law stays about the maximum. The luminosity function and the patchiness are
+    the same in all `draws`.
 
     Raises BayesdustError for a magnitude that is not finite or beyond a limit.
     """
@@ -101,7 +101,7 @@ def fit_dust(
     faintest = faintest_seen(offsets, limit, absolute_limit)
     stars = _Stars(*map(jnp.asarray, (cell, looks, faintest, shares_in_front(distance, knots))))
     rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
-    p, scatter = _nearest_normal(posterior, stars, rounds, rng, on_progress)
+    p, scatter = _normal_law(posterior, stars, rounds, rng, on_progress)
     ln_phi, patchiness, u = posterior.parts(p)
     return DustMap(
         sky=sky,
@@ -140,7 +140,7 @@ class _Posterior:
         return jnp.asarray(np.concatenate([rise, [0.3], deltas]))
 
     def bounds(self) -> list[tuple[float | None, float | None]]:
-        """Where L-BFGS may look; deltas beyond 5 sd would overflow on the way."""
+        """Where L-BFGS may look: no delta beyond 5 sd."""
         free: list[tuple[float | None, float | None]] = [(None, None)] * len(self.luminosity.knots)
         return [*free, (0.02, 1.0), *[(-5.0, 5.0)] * (self.walk.parts * self.layer.shape[1])]
 
@@ -182,64 +182,46 @@ class _Posterior:
         return 0.5 * (jnp.sum(deltas**2) + smooth) - jnp.mean(jax.lax.map(told, around))
 
 
-def _nearest_normal(
+def _normal_law(
     posterior: _Posterior,
     stars: _Stars,
     rounds: int,
     rng: np.random.Generator,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> tuple[Array, Scatter]:
     """Mean of the normal law (3), from the maximum on, and its scatter about it."""
-    count = _Count(FIRST + rounds * EACH * 2 * PAIRS, on_progress)
     slope = jax.jit(jax.value_and_grad(posterior.energy))
-    alone = jnp.zeros((1, *posterior.layer.shape))
-    p = _descend(slope, posterior, stars, posterior.start(), alone, FIRST, count)
-    for _ in range(rounds):
-        scatter = _scatter(posterior, p, stars)
-        x = np.array([scatter.draw(rng) for _ in range(PAIRS)])
-        p = _descend(slope, posterior, stars, p, jnp.concatenate([x, -x]), EACH, count)
-    return p, _scatter(posterior, p, stars)
+    total, done = FIRST + rounds * EACH * 2 * PAIRS, 0  # passes over the stars
 
-
-@dataclass
-class _Count:
-    """Passes over the stars, of `total` at the most, as progress."""
-
-    total: int
-    on_progress: Progress
-    done: int = 0
-
-    def add(self, passes: int) -> None:
-        self.done += passes
-        self.on_progress(min(self.done, self.total), self.total, "dust")
-
-
-def _descend(
-    slope: Callable[..., Any],
-    posterior: _Posterior,
-    stars: _Stars,
-    start: Array,
-    around: Array,
-    steps: int,
-    count: _Count,
-) -> Array:
-    """Where <E> is lowest, or so many steps of L-BFGS towards it."""
-    from scipy.optimize import minimize
-
-    def counted(p: Floats) -> tuple[float, Floats]:
-        count.add(len(around))
+    def counted(p: Floats, around: Array) -> tuple[float, Floats]:
+        nonlocal done
+        done += len(around)
+        on_progress(min(done, total), total, "dust")
         value, gradient = slope(p, around, stars)
         return float(value), np.asarray(gradient)
 
-    options = {"maxiter": steps, "maxcor": 20}
-    bounds = posterior.bounds()
-    found = minimize(counted, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return jnp.asarray(found.x)
+    def descended(p: Array, around: Array, steps: int) -> Array:
+        """Where <E> is lowest, or so many steps of L-BFGS towards it."""
+        found = minimize(
+            counted,
+            p,
+            args=(around,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=posterior.bounds(),
+            options={"maxiter": steps, "maxcor": 20},
+        )
+        return jnp.asarray(found.x)
 
+    def scatter(p: Array) -> Scatter:
+        return posterior.walk.scatter(_curvature(posterior, *posterior.parts(p), stars))
 
-def _scatter(posterior: _Posterior, p: Array, stars: _Stars) -> Scatter:
-    """N(0, M^-1) of (3), at u of p."""
-    return posterior.walk.scatter(_curvature(posterior, *posterior.parts(p), stars))
+    p = descended(posterior.start(), jnp.zeros((1, *posterior.layer.shape)), FIRST)
+    for _ in range(rounds):
+        law = scatter(p)
+        x = np.array([law.draw(rng) for _ in range(PAIRS)])
+        p = descended(p, jnp.concatenate([x, -x]), EACH)
+    return p, scatter(p)
 
 
 def _curvature(

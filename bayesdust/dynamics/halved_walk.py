@@ -12,7 +12,7 @@ is exact in one pass up and one down: what a part's daughters know of it adds up
 
     u_part | u_mother ~ N(u_mother C / s^2, C),        C = (Lambda + 1/s^2)^-1,                    (3)
 
-for deviations u from the most probable field.
+for deviations u from the mean field.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class HalvedWalk:
         return u
 
     def scatter(self, curvature: Float[np.ndarray, "cells k k"]) -> "Scatter":
-        """The posterior about the most probable field, for likelihoods of such `curvature`: (2), (3)."""
+        """The posterior about its mean, for likelihoods of such `curvature`: (2), (3)."""
         prior = np.eye(curvature.shape[1]) / self.step**2
         gains, roots, known = [], [], curvature
         for level in range(self.levels, -1, -1):
@@ -74,7 +74,7 @@ class Scatter:
     roots: tuple[Floats, ...]
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, "cells k"]:
-        """A deviation from the most probable field."""
+        """A deviation from the mean field."""
         u = np.zeros((1, self.gains[0].shape[1]))
         for level, (gain, root) in enumerate(zip(self.gains, self.roots, strict=True)):
             mother = np.repeat(u, 2, axis=0) if level else u

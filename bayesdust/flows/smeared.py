@@ -29,6 +29,7 @@ from jaxtyping import Float
 
 from bayesdust.anisotropy import Anisotropy
 from bayesdust.arrays import Array, Real
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.errors import BayesdustError
 from bayesdust.flows.descent import careful_adam, descend
 from bayesdust.flows.spherical import NetworkField, spherical_flow, stretch, velocity_flow
@@ -260,7 +261,7 @@ def train(
     training: Training | None = None,
     p_member: Float[np.ndarray, " n"] | None = None,
     positions: Float[np.ndarray, "m 2"] | None = None,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
 ) -> tuple[Galaxy6D, Float[np.ndarray, "member step"]]:
     """An ensemble of galaxies (a leading member axis on every weight) and their losses.
 
@@ -389,7 +390,7 @@ def _minimise(
     parameters: Any,
     weights: Any,
     training: Training,
-    on_progress: Callable[[int, int, str], None],
+    on_progress: OnProgress,
 ) -> tuple[Any, Float[np.ndarray, "member step"]]:
     """Adam on `loss`(parameters, weights, number of the step), all members at once.
 

@@ -24,6 +24,7 @@ import paramax
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.errors import BayesdustError, ResumableError
 from bayesdust.files import write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, split
@@ -67,7 +68,7 @@ def train(
     bootstrap: bool = True,
     schedule: Schedule | None = None,
     checkpoint: Path | None = None,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
 ) -> Trained:
     """Train `members` flows on stars at x [kpc] with velocities v [km/s].
 

@@ -45,6 +45,7 @@ import paramax
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.dynamics.boltzmann import accelerations, accelerations_and_dust, tail_weights
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
@@ -52,7 +53,6 @@ from bayesdust.files import write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
 from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
-from bayesdust.inference.galaxy_data import Progress
 from bayesdust.potentials.base import Potential
 
 FEWEST = 12  # members, whatever the number of cells
@@ -301,7 +301,7 @@ def flow_forces(
     dust: bool = False,
     noisier: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     schedule: Schedule | None = None,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
 ) -> FlowForces:
     """Train all the flows on stars [kpc, km/s] with `weights` 1/epsilon, and ask them.
 

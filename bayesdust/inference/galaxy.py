@@ -18,6 +18,7 @@ import numpyro
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import digest
 from bayesdust.dynamics.force_nodes import ForceNodes
@@ -30,7 +31,6 @@ from bayesdust.inference.galaxy_data import (
     CIRCLES,
     HEIGHT,
     SHELLS,
-    Progress,
     Survey,
     SurveyData,
     options_of,
@@ -79,7 +79,7 @@ def prepare(
     options: Mapping[str, Any],
     points: Float[np.ndarray, "m 3"] | None = None,
     seed: int = 0,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     *,
     flows: Path | None = None,
     folder: Path | None = None,
@@ -116,7 +116,7 @@ def prepare(
 
 
 def _forces_of_flows(
-    survey: Survey, key: str, flows: Path | None, folder: Path | None, on_progress: Progress
+    survey: Survey, key: str, flows: Path | None, folder: Path | None, on_progress: OnProgress
 ) -> FlowForces:
     """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
     if flows is not None:
@@ -142,7 +142,7 @@ def _key(stars: MilkyWayStars, survey: Survey) -> str:
     return digest(stars.x, stars.v, errors, light, weights, ball, text)
 
 
-def _trained(survey: Survey, on_progress: Progress) -> FlowForces:
+def _trained(survey: Survey, on_progress: OnProgress) -> FlowForces:
     """Of flows trained on the stars as they are, with the sums' weights, at places well inside the ball."""
     x, v, weights = survey.sample.x[:, 0], survey.sample.v[:, 0], survey.sample.weights[:, 0]
     within = np.linalg.norm(x - survey.centre, axis=1) < WITHIN * survey.radius

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
@@ -62,8 +63,6 @@ EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
 HEIGHT = 1.1  # kpc, of Sigma
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ class Survey:
         chosen: dict[str, Any],
         points: Float[np.ndarray, "m 3"] | None,
         seed: int,
-        on_progress: Progress,
+        on_progress: OnProgress,
     ) -> "Survey":
         """Fit the dust, if it is to be told by magnitudes, and lay out the bumps.
 
@@ -182,7 +181,7 @@ class Survey:
             seed=seed,
         )
 
-    def weigh(self, force: Basis, dust: Basis | None, on_progress: Progress) -> "Weighed":
+    def weigh(self, force: Basis, dust: Basis | None, on_progress: OnProgress) -> "Weighed":
         """The sums with `force` and `dust` for basis functions, and how well they are known."""
         on_progress(0, 3, "sums")
         found = moments(self.tests, self.sample, _and_pilot(force), dust)

@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.modes import Enveloped, Modes
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy_data
 from bayesdust.inference.galaxy_data import (
-    Progress,
     Survey,
     SurveyData,
     options_of,
@@ -95,7 +95,7 @@ def prepare(
     *,
     parts: Mapping[str, Potential],
     seed: int = 0,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     **more: Any,
 ) -> LinearData:
     """Ready `stars`; Phi is made of `parts` and modes, `points` (m, 3) [kpc] are where it is wanted.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy
@@ -23,7 +24,7 @@ from bayesdust.inference.draws import (
     products_of,
     sample,
 )
-from bayesdust.inference.galaxy_data import CIRCLES, Progress, SurveyData
+from bayesdust.inference.galaxy_data import CIRCLES, SurveyData
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key
 from bayesdust.inference.programs import Program, check
 
@@ -108,7 +109,7 @@ def fit(
     *,
     method: str = "nuts",
     options: Mapping[str, Any] | None = None,
-    on_progress: Progress = lambda done, total, phase: None,
+    on_progress: OnProgress = unheard,
     flows: str | Path | None = None,
     **settings: Any,
 ) -> "DataTree":
@@ -174,7 +175,7 @@ def _refuse_settings(program: Program, method: str, settings: Mapping[str, Any])
 
 
 def _exact(
-    program: Program, stars: MilkyWayStars, data: SurveyData, seed: int, on_progress: Progress
+    program: Program, stars: MilkyWayStars, data: SurveyData, seed: int, on_progress: OnProgress
 ) -> "DataTree":
     """The DataTree of a model with a posterior of its own: one chain of independent draws."""
     assert program.posterior is not None

@@ -26,6 +26,7 @@ from numpyro import handlers
 from numpyro.infer import NUTS, Predictive
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.errors import BayesdustError, ResumableError
 from bayesdust.files import write_atomically
 from bayesdust.inference.coordinates import Coordinates, coordinates_of
@@ -62,7 +63,7 @@ class Plan:
     target_accept: float = 0.85
     dense_mass: bool | None = None
     checkpoint: Path | None = None
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None
+    on_progress: OnProgress = unheard
     timings: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -35,6 +35,7 @@ from numpyro.distributions import constraints
 from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
+from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.errors import BayesdustError, ResumableError
 from bayesdust.files import write_atomically
 from bayesdust.flows.descent import careful_adam, descend
@@ -66,7 +67,7 @@ class Plan:
     learning_rate: float = 0.005
     seed: int = 0
     checkpoint: Path | None = None
-    on_progress: Callable[[int, int, str], None] = lambda done, total, phase: None
+    on_progress: OnProgress = unheard
     timings: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
