@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import block_diag
-from scipy.spatial import cKDTree
 
 from bayesdust.dusty_mocks import dusty_survey
 from bayesdust.dynamics import dust_fit, efficiency
@@ -48,6 +47,15 @@ def test_parts_of_the_sky_are_even_and_found_again(offsets):
     np.testing.assert_array_equal(sky.cell(offsets), sky.cell(0.1 * offsets))
 
 
+def test_stars_in_one_direction_stay_together(offsets):
+    """Three directions, one of a star alone, and one place: parts may be uneven or empty."""
+    tied = np.concatenate([np.repeat(offsets[:2], 50, axis=0), offsets[2:3]])
+    sky = Sky.of(tied, 4)
+    cell = sky.cell(tied)
+    assert sorted(np.bincount(cell)[np.unique(cell)]) == [1, 50, 50]
+    assert len(np.unique(Sky.of(np.zeros((10, 3)), 2).cell(np.zeros((10, 3))))) == 1
+
+
 def test_luminosity_tables_are_normalised():
     luminosity = Luminosity(-4.0, 1.5)
     ln_phi = np.sin(luminosity.knots) + 0.6 * luminosity.knots
@@ -67,20 +75,22 @@ def test_luminosity_tables_are_normalised():
 
 @pytest.mark.slow
 def test_the_efficiency_is_found(survey, offsets):
-    """Of places, averaged over 0.5 kpc; the wrong models are no dust, and dust all alike."""
+    """Within its errors, near the plane; the wrong models are no dust, and dust all alike."""
     dust = fit_dust(offsets, survey.G, survey.limit)
-    found = dust.efficiency(offsets)
-    nearest = cKDTree(offsets).query(offsets[:300], k=60)[1]
-    # the mean over the stars there were, of whom 1/epsilon is the number
-    wanted, got = (1 / np.mean(1 / e[nearest], axis=1) for e in (survey.epsilon, found))
-    dusty = wanted < 0.6
-    assert dusty.sum() > 30
-    rms = np.sqrt(np.mean((got - wanted) ** 2))
-    assert rms < 0.6 * np.std(wanted)  # constant dust misses by the standard deviation
-    # 0.1 too high in the mean over mocks (docs/results/dust.md); no dust is wrong by more than 100 %
-    assert abs(np.mean(got[dusty]) / np.mean(wanted[dusty]) - 1) < 0.3
-    clear = survey.luminosity.share(survey.limit - modulus(np.linalg.norm(offsets, axis=1)))
-    assert clear[nearest][dusty].mean() / np.mean(wanted[dusty]) - 1 > 1.0
+    rng = np.random.default_rng(11)
+    there = rng.uniform(-2.5, 2.5, (1000, 3)) * np.array([1.0, 1.0, 0.1])  # kpc
+    draws = dust.in_sight(there, 4, rng)
+    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    told = sd > 0.02
+    truth = survey.efficiency(there + np.asarray(survey.galaxy.ball.centre))
+    clear = survey.luminosity.share(survey.limit - modulus(np.linalg.norm(there, axis=1)))
+
+    def rms_z(epsilon):
+        return np.sqrt(np.mean(((truth - epsilon)[told] / sd[told]) ** 2))
+
+    # 0.98 with a scatter of 0.22 between mocks of 20,000 stars (docs/results/dust.md), three times that
+    most = 0.98 + 3 * 0.22
+    assert rms_z(mean) < most < min(rms_z(clear), rms_z(truth.mean()))
 
 
 @pytest.mark.slow
@@ -125,7 +135,7 @@ def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, hasty):
     extinction = np.sum(ways / np.diff(dust.knots) * dust.draws[1][dust.sky.cell(some)], axis=1)
     wanted = np.interp(survey.limit - modulus(distance) - extinction, dust.luminosity.grid, table)
     np.testing.assert_allclose(
-        smooth.efficiencies(some)[1], np.maximum(wanted, efficiency.FAINTEST), atol=1e-4
+        smooth.efficiencies(some)[1], np.maximum(wanted, efficiency.LEAST), atol=1e-4
     )
     mean = replace(dust, draws=dust.draws.mean(axis=0)[None])
     assert abs(mean.efficiency(some) - dust.efficiency(some)).max() > 0.01
@@ -138,7 +148,7 @@ def test_lines_of_sight_scatter_about_their_part(survey, offsets, hasty):
     found = dust.in_sight(some, 4000, np.random.default_rng(8)).reshape(2, 4000, 50)
     # the mean of five nodes of a Gauss-Hermite rule, good to 0.003 here; the floor is not for single lines
     error = found.std(axis=1) / np.sqrt(4000)
-    clear = dust.efficiencies(some) > 2 * efficiency.FAINTEST
+    clear = dust.efficiencies(some) > 2 * efficiency.LEAST
     assert np.all(
         abs(found.mean(axis=1) - dust.efficiencies(some))[clear] < (5 * error + 3e-3)[clear]
     )
@@ -150,12 +160,13 @@ def test_lines_of_sight_scatter_about_their_part(survey, offsets, hasty):
 def test_the_efficiency_has_a_floor(survey, offsets, hasty):
     dust = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=1)
     behind = replace(dust, draws=np.full_like(dust.draws, 50.0))
-    assert behind.efficiency(offsets).min() == efficiency.FAINTEST
+    assert behind.efficiency(offsets).min() == efficiency.LEAST
 
 
 @pytest.mark.slow
 def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
-    """<E> of (3) over pairs that no round has seen, each law's own; the maximum has the lower E itself."""
+    """By the bound ln evidence >= entropy - <E> (Kullback & Leibler), <E> of (3) over pairs that no round
+    has seen, each law's own. The maximum has the lower E itself."""
     kept = {}
 
     def keep(posterior, stars, rounds, rng, on_progress):
@@ -166,17 +177,22 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
     monkeypatch.setattr(dust_fit, "_normal_law", keep)
     for rounds in (0, dust_fit.ROUNDS):
         fit_dust(offsets, survey.G, survey.limit, rounds=rounds, draws=1)
-    alone, mean, error = {}, {}, {}
+    alone, lost, error = {}, {}, {}
     for rounds, (posterior, stars, p, scatter) in kept.items():
         rng = np.random.default_rng(99)
         energy = jax.jit(posterior.energy)
         alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.layer.shape)), stars))
+        curvature = dust_fit._curvature(posterior, *posterior.parts(p), stars)
         pairs = []
         for _ in range(8):
-            x = jnp.asarray(scatter.draw(rng))
-            pairs.append(float(energy(p, jnp.stack([x, -x]), stars)))
-        mean[rounds], error[rounds] = np.mean(pairs), np.std(pairs) / np.sqrt(8)
-    assert mean[dust_fit.ROUNDS] + 5 * np.hypot(*error.values()) < mean[0]
+            x = scatter.draw(rng)
+            # the prior's share of x^T M x, which `energy` leaves out: all of it, less the stars'
+            prior = -0.5 * np.einsum("ci,cij,cj", x, curvature, x)
+            pairs.append(float(energy(p, jnp.stack([x, -x]), stars)) + prior)
+        # of the walk's steps: in them each level's draw is triangular
+        entropy = sum(np.log(abs(np.linalg.det(root))).sum() for root in scatter.roots)
+        lost[rounds], error[rounds] = np.mean(pairs) - entropy, np.std(pairs) / np.sqrt(8)
+    assert lost[dust_fit.ROUNDS] + 5 * np.hypot(*error.values()) < lost[0]
     assert alone[0] < alone[dust_fit.ROUNDS]
 
 
@@ -252,11 +268,41 @@ def test_the_walk_and_its_scatter_are_exact():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(np.nan, "its magnitude is nan"), (14.5, "beyond the limit 14")]
+    ("change", "words"),
+    [
+        (np.nan, "its magnitude is nan"),
+        (-np.inf, "its magnitude is -inf"),
+        (-1e4, "its magnitude is -10000"),
+        (14.5, "beyond the limit 14"),
+    ],
 )
 def test_bad_magnitudes(survey, offsets, change, words):
     G = survey.G.copy()
     G[3] = change
-    with pytest.raises(BayesdustError, match=words) as error:
+    with pytest.raises(BayesdustError, match=f"star 4: .*{words}"):
         fit_dust(offsets, G, survey.limit)
-    assert "star 4" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bad_places(survey, offsets, value):
+    there = offsets.copy()
+    there[3, 1] = value
+    with pytest.raises(BayesdustError, match="star 4: its place is"):
+        fit_dust(there, survey.G, survey.limit)
+
+
+@pytest.mark.parametrize("limits", [(np.nan, np.inf), (np.inf, np.inf), (14.0, np.nan)])
+def test_limits_that_are_none(survey, offsets, limits):
+    with pytest.raises(BayesdustError, match="are not magnitudes"):
+        fit_dust(offsets, survey.G, limits[0], absolute_limit=limits[1])
+
+
+def test_too_few_stars_for_dust(survey, offsets):
+    with pytest.raises(BayesdustError, match="of 10 stars: give 200 or more"):
+        fit_dust(offsets[:10], survey.G[:10], survey.limit)
+
+
+def test_magnitudes_that_no_dust_explains(survey, offsets, monkeypatch):
+    monkeypatch.setattr(dust_fit._Posterior, "energy", lambda self, p, *_: jnp.nan * p.sum())
+    with pytest.raises(BayesdustError, match="No dust makes the magnitudes probable"):
+        fit_dust(offsets, survey.G, survey.limit)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from bayesdust.catalogs.cartesian import read_places
 from bayesdust.catalogs.cuts import CutReport
+from bayesdust.dynamics import dust_fit
 from bayesdust.dynamics.weak_form import (
     Bumps,
     Pilot,
@@ -277,6 +278,22 @@ def test_the_limits_are_those_of_the_cuts(dusty_stars):
     assert chosen(cut, absolute_limit="none")["absolute_limit"] == "none"
     assert chosen(dusty_stars)["absolute_limit"] == "none"
     assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ({"limit": 14.0}, []),
+        ({"limit": 20.0}, ["limit is 20.00"]),
+        ({"limit": 14.0, "absolute_limit": 9.0}, ["absolute_limit is 9.00"]),
+    ],
+)
+def test_a_limit_beyond_every_star_is_told(dusty_stars, monkeypatch, limits, named):
+    monkeypatch.setattr(dust_fit, "FIRST", 1)
+    prepared = galaxy.prepare(dusty_stars, {"bump": 1.7, **limits}, POINTS)
+    told = [note for note in prepared.notes if "goes unseen" in note]
+    assert len(told) == len(named)
+    assert all(words in note for words, note in zip(named, told, strict=True))
 
 
 def test_the_survey_is_on_record(dusty_stars):

@@ -50,9 +50,11 @@ from bayesdust.dynamics.efficiency import (
 from bayesdust.dynamics.halved_walk import HalvedWalk, Scatter
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.sky_parts import Sky
+from bayesdust.errors import BayesdustError
 
 Floats = NDArray[np.float64]
 
+FEWEST = 200  # stars: fewer do not tell a luminosity function
 STARS_A_PART = 25  # of the sky
 STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
 # kpc; one more lies just beyond the farthest star
@@ -86,8 +88,13 @@ def fit_dust(
     `rounds` of (3) the normal law stays about the maximum. The luminosity function and the patchiness are
     the same in all `draws`.
 
-    Raises BayesdustError for a magnitude that is not finite or beyond a limit.
+    Raises BayesdustError for fewer than `FEWEST` stars, a place or a magnitude that is not finite or beyond a
+    limit, or where the fit finds no probable dust.
     """
+    if len(offsets) < FEWEST:
+        raise BayesdustError(
+            f"Dust is not told by the magnitudes of {len(offsets)} stars: give {FEWEST} or more."
+        )
     check_magnitudes(offsets, magnitude, limit, absolute_limit)
     distance = np.linalg.norm(offsets, axis=1)
     sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
@@ -211,6 +218,10 @@ def _normal_law(
             bounds=posterior.bounds(),
             options={"maxiter": steps, "maxcor": 20},
         )
+        if not np.isfinite(found.fun):
+            raise BayesdustError(
+                "No dust makes the magnitudes probable: are they of these stars, and the places in kpc?"
+            )
         return jnp.asarray(found.x)
 
     def scatter(p: Array) -> Scatter:

@@ -28,8 +28,9 @@ from bayesdust.errors import BayesdustError
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-3  # mag, of magnitudes and distances read from a table
+BRIGHTEST = -30.0  # mag; the Sun is fainter
 LEAVE_OUT = "give the limits of the sample, or leave the star out"
-FAINTEST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
+LEAST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _PATCHES = _NODES, _WEIGHTS / _WEIGHTS.sum()
 
@@ -58,7 +59,7 @@ class DustMap:
     absolute_limit: float = np.inf
 
     def efficiencies(self, offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "d n"]:
-        """epsilon by (1) of every draw, the mean over the lines of sight of a part, not below `FAINTEST`.
+        """epsilon by (1) of every draw, the mean over the lines of sight of a part, not below `LEAST`.
 
         `offsets` from the Sun [kpc].
         """
@@ -67,7 +68,7 @@ class DustMap:
         for i, steps in enumerate(self.draws):
             extinction = patches(jnp.asarray(in_front(steps)), self.patchiness)
             found[i] = jnp.exp(mean_of_patches(ln_share(extinction)))
-        return np.maximum(found, FAINTEST)
+        return np.maximum(found, LEAST)
 
     def efficiency(self, offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """The mean (n,) of `efficiencies`."""
@@ -134,13 +135,16 @@ def first_unseen(
 ) -> tuple[int, str] | None:
     """Index of the first star that the sample cannot have, and why not."""
     looks = magnitude - modulus(np.linalg.norm(offsets, axis=1))
-    seen = np.isfinite(magnitude) & (magnitude <= limit) & (looks <= absolute_limit + ROUNDING)
+    known = np.isfinite(looks) & (magnitude > BRIGHTEST)
+    seen = known & (magnitude <= limit) & (looks <= absolute_limit + ROUNDING)
     if seen.all():
         return None
     first = int(np.argmin(seen))
     value = magnitude[first]
-    if not np.isfinite(value):
-        return first, f"its magnitude is {value}"
+    if not np.isfinite(offsets[first]).all():
+        return first, f"its place is {offsets[first]} kpc from the Sun"
+    if not known[first]:
+        return first, f"its magnitude is {value:g}"
     if value > limit:
         return first, f"its magnitude {value:.6g} is beyond the limit {limit:g}"
     return first, (
@@ -154,7 +158,11 @@ def check_magnitudes(
     limit: float,
     absolute_limit: float = np.inf,
 ) -> None:
-    """Raises BayesdustError for the first star that the sample cannot have."""
+    """Raises BayesdustError for limits that are none, and for the first star that the sample cannot have."""
+    if not np.isfinite(limit) or np.isnan(absolute_limit):
+        raise BayesdustError(
+            f"limit {limit:g} and absolute_limit {absolute_limit:g} are not magnitudes."
+        )
     first = first_unseen(offsets, magnitude, limit, absolute_limit)
     if first is not None:
         star, problem = first

@@ -39,13 +39,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.efficiency import FAINTEST, check_magnitudes, faintest_seen, modulus
+from bayesdust.dynamics.efficiency import LEAST, check_magnitudes, faintest_seen, modulus
 from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.errors import BayesdustError
 
 Floats = Float[np.ndarray, " n"]
 Places = Float[np.ndarray, "n 3"]
-#: A [mag] (n,) between the Sun and offsets (n, 3) from it [kpc]: `DustCube`, `DustMap.extinction`, any other
+#: A [mag] (n,) between the Sun and offsets (n, 3) from it [kpc]: `DustCube.extinction`, any other
 Extinction = Callable[[Places], Array | np.ndarray]
 
 RADIUS = 0.25  # kpc, of the ball around a place in which stars are counted
@@ -112,7 +112,7 @@ class MapEfficiency:
     at_place, at_place_error : (m,) what the ratio is in the mean on the place's own line of sight, without a
         ball: S(cut - A)/S(cut) or S(limit - mu - A), and the error that S leaves
     complete : (m,) of (1): no star of the ball is lost for good. Of (2): the share at the place is above
-        `FAINTEST`, below which the stars seen do not count for more
+        `LEAST`, below which the stars seen do not count for more
     luminosity : S and the stars behind it
     notes : what was odd, in sentences
     """
@@ -181,7 +181,7 @@ def _of_all(light: TruncatedMagnitudes, balls: Any, asked: Floats, seed: int) ->
 
     def ratios(counts: Floats) -> tuple[Floats, Floats]:
         steps = light.steps(counts)
-        weights = 1 / np.maximum(steps[stars], FAINTEST)
+        weights = 1 / np.maximum(steps[stars], LEAST)
         return _over(balls @ counts, balls @ (counts * weights)), steps[places]
 
     epsilon, at_place = ratios(np.ones(len(stars)))
@@ -192,7 +192,7 @@ def _of_all(light: TruncatedMagnitudes, balls: Any, asked: Floats, seed: int) ->
         "number": balls.sum(axis=1).astype(int),
         "at_place": at_place,
         "at_place_error": _scatter(at),
-        "complete": at_place > FAINTEST,
+        "complete": at_place > LEAST,
     }
 
 

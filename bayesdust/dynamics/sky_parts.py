@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +11,8 @@ class Sky:
     """Parts of the sky with equally many stars: halves of halves, each cut across its longer side.
 
     `axis` (cells - 1,) is 0 where a part is cut in longitude and 1 in sin(latitude), `edge` where; the
-    halves of part i are the parts 2 i + 1 and 2 i + 2.
+    halves of part i are the parts 2 i + 1 and 2 i + 2. Stars in one direction stay together, so that
+    parts may be uneven, or empty.
     """
 
     axis: Int[np.ndarray, " c"]
@@ -28,13 +26,10 @@ class Sky:
         axis, edge = np.zeros(2**levels - 1, dtype=int), np.zeros(2**levels - 1)
         parts = {0: np.arange(len(offsets))}
         for i in range(2**levels - 1):
-            mine = places[parts.pop(i)] if i in parts else places[:0]
-            members = mine[:, 2].astype(int)
-            latitude = np.arcsin(mine[:, 1])
-            wide = np.ptp(mine[:, 0]) * np.cos(np.median(latitude))
-            axis[i] = int(wide < np.ptp(latitude))
-            edge[i] = _between(mine[:, axis[i]])
-            above = mine[:, axis[i]] > edge[i]
+            members = parts.pop(i)
+            if len(members) > 1:
+                axis[i], edge[i] = _cut(places[members])
+            above = places[members, axis[i]] > edge[i]
             parts[2 * i + 1], parts[2 * i + 2] = members[~above], members[above]
         return cls(axis, edge, levels)
 
@@ -52,14 +47,17 @@ class Sky:
         return i - (self.cells - 1)
 
 
-def _between(values: Floats) -> float:
-    """A number between the lower and the upper half, none of them itself."""
-    ordered, half = np.sort(values), len(values) // 2
-    return float(0.5 * (ordered[half - 1] + ordered[half])) if half else 0.0
+def _cut(places: Float[np.ndarray, "n 2"]) -> tuple[int, float]:
+    """The longer side of a part, and where along it half of the stars lie."""
+    latitude = np.arcsin(places[:, 1])
+    wide = np.ptp(places[:, 0]) * np.cos(np.median(latitude))
+    axis = int(wide < np.ptp(latitude))
+    ordered, half = np.sort(places[:, axis]), len(places) // 2
+    return axis, float(0.5 * (ordered[half - 1] + ordered[half]))
 
 
-def _directions(offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Longitude from the direction of x, sin(latitude), and the number of each place."""
+def _directions(offsets: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+    """Longitude from the direction of x, and sin(latitude)."""
     distance = np.maximum(np.linalg.norm(offsets, axis=1), 1e-12)
     longitude = np.arctan2(offsets[:, 1], offsets[:, 0])
-    return np.stack([longitude, offsets[:, 2] / distance, np.arange(len(offsets))], axis=1)
+    return np.stack([longitude, offsets[:, 2] / distance], axis=1)

@@ -57,6 +57,10 @@ DUST_NOTE = (
     "intervals, and the stars weigh up to a tenth too much{more} (docs/results/dust.md)."
 )
 GAP = 0.1  # mag, between the faintest star and where a sample is said to end
+GAP_NOTE = (
+    "{name} is {limit:.2f}, and the star nearest to it has {star:.2f} mag: if the sample ends there already, "
+    "the dust goes unseen; then give what is right."
+)
 SIGHTS = 8  # lines of sight for each draw of the dust
 FEWEST_A_SUM = 40  # stars: below, the covariance of the sums is poorly known
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
@@ -115,7 +119,7 @@ class Survey:
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
     dust, by_draw : the map and epsilon (d, n, c) of the sample by its draws, or None where no dust was fitted
-    looks : absolute magnitude of the faintest star, dust left in, where there is an absolute limit, else None
+    faintest : mag, of the star nearest to each limit that the options give, the absolute one dust left in
     points, options, seed : as of `SurveyData`, and what decides every draw
     """
 
@@ -126,7 +130,7 @@ class Survey:
     sun: Float[np.ndarray, "3"]
     dust: DustMap | None
     by_draw: Float[np.ndarray, "d n c"] | None
-    looks: float | None
+    faintest: dict[str, float]
     points: Float[np.ndarray, "m 3"]
     options: dict[str, Any]
     seed: int
@@ -175,7 +179,7 @@ class Survey:
             sun=sun,
             dust=dust,
             by_draw=by_draw,
-            looks=_faintest_looks(stars, chosen),
+            faintest=_faintest(stars, chosen),
             points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
             options=chosen | {"bump": bump},
             seed=seed,
@@ -253,12 +257,9 @@ class Survey:
         """What the user ought to know of these sums."""
         outside = int(np.sum(np.linalg.norm(self.points - self.centre, axis=1) > self.radius))
         notes = _notes(self.options, self.tests.number, self.sample.n, outside)
-        if self.looks is not None and self.looks < self.options["absolute_limit"] - GAP:
-            notes.append(
-                f"The faintest star looks {self.looks:.2f} mag bright at 10 pc, and absolute_limit is "
-                f"{self.options['absolute_limit']:.2f}: if another cut ends the sample there, such as a box "
-                "in M_G, the dust goes unseen; then give what is right."
-            )
+        for name, magnitude in self.faintest.items():
+            if magnitude < self.options[name] - GAP:
+                notes.append(GAP_NOTE.format(name=name, limit=self.options[name], star=magnitude))
         return tuple(notes)
 
 
@@ -366,10 +367,14 @@ def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
     return float(chosen["limit"]), np.inf if absolute == "none" else float(absolute)
 
 
-def _faintest_looks(stars: MilkyWayStars, chosen: dict[str, Any]) -> float | None:
-    if chosen["absolute_limit"] == "none":
-        return None
-    return float(stars.absolute_magnitude(chosen["magnitude"]).max())
+def _faintest(stars: MilkyWayStars, chosen: dict[str, Any]) -> dict[str, float]:
+    if chosen["efficiency"] != "magnitudes":
+        return {}
+    found = {"limit": float(stars.photometry[chosen["magnitude"]].max())}
+    if chosen["absolute_limit"] != "none":
+        looks = stars.absolute_magnitude(chosen["magnitude"])
+        found["absolute_limit"] = float(looks.max())
+    return found
 
 
 def _check_limits(stars: MilkyWayStars, chosen: dict[str, Any]) -> None:
