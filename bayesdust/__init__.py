@@ -12,6 +12,7 @@ import jax
 from bayesdust.errors import BayesdustError
 
 if TYPE_CHECKING:
+    from bayesdust.calibration_run import calibrate
     from bayesdust.catalogs.cartesian import read_milky_way, read_places
     from bayesdust.catalogs.dust import read_dust_cube
     from bayesdust.catalogs.dwarf import Stars, read_stars
@@ -43,6 +44,7 @@ _HOMES = {
     "Profile": ("catalogs.profile", "Profile"),
     "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
+    "calibrate": ("calibration_run", "calibrate"),
     "epsilon_from_map": ("dynamics.map_efficiency", "epsilon_from_map"),
     "fetch": ("catalogs.fetch", "fetch"),
     "fit": ("inference.posterior", "fit"),
@@ -70,6 +72,7 @@ __all__ = [
     "Profile",
     "SolarFrame",
     "Stars",
+    "calibrate",
     "epsilon_from_map",
     "fetch",
     "fit",

@@ -238,7 +238,7 @@ def _dwarf(
 
     if galaxy is None:
         raise typer.BadParameter("Missing option '--galaxy'")
-    if light["photometry"] is None and any(light.values()):
+    if light.get("photometry") is None and any(light.values()):
         raise BayesdustError("--photometry-column and --photometry-unit go with --photometry FILE.")
     return read_stars(stars, galaxy, columns, units, **light)
 
@@ -273,6 +273,84 @@ def _profile(source: Path, columns: dict, units: dict) -> Any:
             "--column and --unit are for tables, and a run was given: leave them out."
         )
     return profile_of(load(folder)[0], folder)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Of a dwarf galaxy: name, or path of a .py file.")
+    ],
+    stars: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STARS]", help="Whose places and errors are taken; by default 300 of the demo."
+        ),
+    ] = None,
+    out: Out = Path("runs/calibration"),
+    galaxy: Annotated[
+        str | None, typer.Option(metavar="GALAXY", help="Of STARS, as for fit.")
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option(metavar="N", help="Fits to stars drawn anew.", min=1)
+    ] = 200,
+    drawn_by: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The model that draws the stars, if another one."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option that MODEL takes; repeatable."),
+    ] = None,
+    drawn_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="The same for the model that draws, if it is not to have those of --option.",
+        ),
+    ] = None,
+    warmup: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 500,
+    draws: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 1000,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="A column's name; repeatable."),
+    ] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=UNIT", help="A column's unit; repeatable.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> int:
+    """Do MODEL's posteriors mean what they say? Fits it to stars whose truth it has drawn itself.
+
+    report.html, calibration.ecsv and replicas.ecsv are written to DIR; the same command goes on with a
+    run that was stopped. Exit codes as of `fit`; 3 means that the posteriors are miscalibrated.
+    """
+    from dataclasses import replace
+
+    from bayesdust.calibration_run import run
+    from bayesdust.demo import request
+    from bayesdust.inference.calibration import Trial
+    from bayesdust.progress import Progress
+
+    _keep_compiled()
+    table: Any
+    if stars is None:
+        _refuse("without STARS", {"--galaxy": galaxy, "--column": column, "--unit": unit})
+        table = replace(request(n=300).stars, source="the demo's catalogue")
+    else:
+        table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), {})
+    options = {key: _value(text) for key, text in _pairs("--option", option).items()}
+    other = {key: _value(text) for key, text in _pairs("--drawn-option", drawn_option).items()}
+    trial = Trial(
+        model, table, options, drawn_by, other if drawn_option else None, warmup, draws, seed=seed
+    )
+    command = ["bayesdust", *sys.argv[1:]]
+    with Progress() as show:
+        found = run(trial, replicas, out, overwrite=overwrite, on_progress=show, command=command)
+    typer.echo(f"{out / 'report.html'}: {'calibrated' if found.passed else 'MISCALIBRATED'}")
+    for sentence in found.failures:
+        typer.echo(f"  {sentence}", err=True)
+    return OK if found.passed else FAILED
 
 
 @app.command()

@@ -25,6 +25,9 @@ FLOORS = {
     "flow_report": 5,
     "progress": 5,
     "workplace": 5,
+    "calibration_run": 5,
+    "calibration_plots": 4,
+    "calibration_verdict": 4,
     "chain_plots": 4,
     "gate": 4,
     "inference": 4,
@@ -63,7 +66,14 @@ FLOORS = {
 # Who may import what; a package not named here is free for all.
 ONLY_IN = {
     "numpyro": {"inference"},
-    "matplotlib": {"chain_plots", "flow_plots", "galaxy_plots", "plots", "report_figures"},
+    "matplotlib": {
+        "calibration_plots",
+        "chain_plots",
+        "flow_plots",
+        "galaxy_plots",
+        "plots",
+        "report_figures",
+    },
     "corner": {"chain_plots", "plots", "report_figures"},
     "arviz_plots": {"chain_plots", "plots", "report_figures"},
     "galpy": {"interop"},

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust import anisotropy as orbits
-from bayesdust.arrays import Real
+from bayesdust.arrays import Array, Real
 from bayesdust.catalogs.dwarf import Stars, circularised_radius
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import STEP, JeansGrid, ProjectedRadii
@@ -79,7 +79,7 @@ class DwarfData:
     galaxy: Galaxy
     rhalf: float
     rhalf_err: float
-    v_los: Float[np.ndarray, " n"] | None
+    v_los: Float[Array, " n"] | Float[np.ndarray, " n"] | None
     v_los_err: Float[np.ndarray, " n"]
     p_member: Float[np.ndarray, " n"] | None
     xi: Float[np.ndarray, " n"]

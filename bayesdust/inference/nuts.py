@@ -86,7 +86,7 @@ def run_nuts(model: Callable[[Any], Any], data: Any, plan: Plan) -> Draws:
     starts = starting_points(model, data, energy, plan.num_chains, stage_key(plan.seed, "start"))
     kernel = NUTS(
         potential_fn=coordinates.potential(energy),
-        dense_mass=_few(starts) if plan.dense_mass is None else plan.dense_mass,
+        dense_mass=few(starts) if plan.dense_mass is None else plan.dense_mass,
         target_accept_prob=plan.target_accept,
         max_tree_depth=DEPTH,
     )
@@ -97,7 +97,7 @@ def run_nuts(model: Callable[[Any], Any], data: Any, plan: Plan) -> Draws:
     return _assemble(run(advance, states, plan), plan)
 
 
-def _few(starts: dict[str, Array]) -> bool:
+def few(starts: dict[str, Array]) -> bool:
     """Whether there are so few coordinates that their covariance can be learnt in the warm-up."""
     return sum(value[0].size for value in starts.values()) <= DENSE
 
@@ -133,18 +133,7 @@ def starting_points(
 
     Raises BayesdustError where no draw has a finite density.
     """
-    sites = latent_sites(model, data)
-
-    @jax.jit
-    def search(key: Array) -> tuple[dict[str, Array], Array]:
-        draw = Predictive(model, num_samples=number * CANDIDATES, return_sites=sites, parallel=True)
-        z = jax.vmap(lambda d: unconstrain_fn(model, (data,), {}, d))(draw(key, data))
-        u = jax.lax.map(energy, z, batch_size=CANDIDATES).reshape(number, CANDIDATES)
-        u = jnp.where(jnp.isfinite(u), u, jnp.inf)
-        best = jnp.arange(number) * CANDIDATES + u.argmin(axis=1)
-        return {name: value[best] for name, value in z.items()}, u.min(axis=1)
-
-    z, lowest = search(key)
+    z, lowest = jax.jit(lambda key: best_of_prior(model, data, energy, number, key))(key)
     if not np.all(np.isfinite(lowest)):
         code = getattr(inspect.unwrap(model), "__code__", None)  # of the user's file
         raise BayesdustError(
@@ -152,6 +141,19 @@ def starting_points(
             "likelihood: check its priors, and the units of the stars."
         )
     return z
+
+
+def best_of_prior(
+    model: Callable[[Any], Any], data: Any, energy: Callable, number: int, key: Array
+) -> tuple[dict[str, Array], Array]:
+    """The most probable of `CANDIDATES` prior draws, `number` times: unconstrained points and energies."""
+    sites = latent_sites(model, data)
+    draw = Predictive(model, num_samples=number * CANDIDATES, return_sites=sites, parallel=True)
+    z = jax.vmap(lambda d: unconstrain_fn(model, (data,), {}, d))(draw(key, data))
+    u = jax.lax.map(energy, z, batch_size=CANDIDATES).reshape(number, CANDIDATES)
+    u = jnp.where(jnp.isfinite(u), u, jnp.inf)
+    best = jnp.arange(number) * CANDIDATES + u.argmin(axis=1)
+    return {name: value[best] for name, value in z.items()}, u.min(axis=1)
 
 
 def _initial_states(kernel: NUTS, starts: dict[str, Array], plan: Plan) -> list[Any]:

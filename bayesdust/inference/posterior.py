@@ -146,14 +146,14 @@ def fit(
     if program.kind != "dwarf" or program.model is None:
         raise BayesdustError(f"{program.path} is not a NumPyro model of a dwarf galaxy.")
     check_method(method)
-    data = _prepare(program, stars, dict(options or {}))
+    data = prepared(program, stars, dict(options or {}))
     draws, seed, name, facts = sample(program.model, data, method, settings)
     tree = assemble(program, stars, data, draws, seed, name)
     tree.attrs.update(facts)
     return tree
 
 
-def _prepare(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfData:
+def prepared(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfData:
     """The data that `program` asks for, once the program has been gone through with them."""
     data = (program.prepare or dwarf.prepare)(stars, options)
     if not isinstance(data, DwarfData):
