@@ -8,6 +8,7 @@ writes `beta` and `log_g`.
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from bayesdust.arrays import Array, Real
@@ -23,6 +24,11 @@ class Anisotropy(eqx.Module):
     @abc.abstractmethod
     def log_g(self, r: Real) -> Array:
         """ln g(r), up to a constant."""
+
+    def beta_slope(self, r: Real) -> Array:
+        """d beta_ani / d ln r."""
+        ln_r = jnp.log(jnp.asarray(r, dtype=float))
+        return jax.jvp(lambda x: self.beta(jnp.exp(x)), (ln_r,), (jnp.ones_like(ln_r),))[1]
 
 
 class Isotropic(Anisotropy):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _STEP_R, _STEP_Y, _STEP_LOGIT = 0.1, 0.08, 0.125  # of the table of z
+_STEPS_W = 800  # places along a line of sight, of which the quantiles are interpolated
+_CHUNK = 2048  # stars whose lines of sight are looked at together
 _LOGIT = 21.0  # quantiles beyond 1e-9 from either end are moved there
 
 
@@ -81,15 +83,53 @@ def draw_from(distribution: Distribution, n: int, seed: int = 0) -> Phase:
         raise BayesdustError(f"{n} stars were asked for: ask for at least one")
     rng = generator(seed, "mocks.draw")
     ln_r = _radii(distribution, rng.random(n))
+    v_r, v_t = _velocities(distribution, ln_r, rng)
+    return _turned(np.exp(ln_r), v_r, v_t, rng)
+
+
+def draw_at(distribution: Distribution, R: ArrayLike, seed: int = 0) -> Floats:
+    """Line-of-sight velocities (n,) [km/s] of independent stars seen at the projected radii R (n,) [kpc].
+
+    Drawn from p(v_los | R) of f(x, v), whatever put the stars there.
+    """
+    R = np.asarray(R, dtype=float)
+    rng = generator(seed, "mocks.draw_at")
+    parts = [slice(first, first + _CHUNK) for first in range(0, len(R), _CHUNK)]
+    p = rng.random(len(R))
+    w = np.concatenate([_along_line(distribution, R[part], p[part]) for part in parts])
+    r = R * np.cosh(w)
+    v_r, v_t = _velocities(distribution, np.log(r), rng)
+    sin = R / r
+    across = v_t * np.cos(rng.uniform(0, 2 * np.pi, len(R)))
+    return v_r * np.sqrt(1 - sin**2) + across * sin
+
+
+def _along_line(distribution: Distribution, R: Floats, p: Floats) -> Floats:
+    """w (n,), r = R cosh w, at the quantiles p (n,) of the stars in front of or behind R (n,)."""
+    end = np.arccosh(np.maximum(np.exp(distribution.stars[1]) / R, 2.0))
+    w = np.linspace(0.0, 1.0, _STEPS_W) * end[:, None]
+    ln_r = np.log(R)[:, None] + np.log(np.cosh(w))
+    ln_nu = np.interp(ln_r, distribution.ln_r, distribution.ln_nu)
+    inside = np.cumsum(np.exp(ln_nu + ln_r), axis=1)
+    inside = np.insert(inside[:, 1:] + inside[:, :-1], 0, 2 * inside[:, 0], axis=1) - inside[:, :1]
+    return np.array(
+        [np.interp(q * row[-1], row, x) for q, row, x in zip(p, inside, w, strict=True)]
+    )
+
+
+def _velocities(
+    distribution: Distribution, ln_r: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """v_r and v_t >= 0 [km/s] (n,) of stars at ln_r (n,)."""
+    n = len(ln_r)
     u = _speeds(distribution, ln_r, rng.random(n))
-    r = np.exp(ln_r)
     # sin^2 of the angle to the radial direction, whose density is sin^(1 - 2 beta_0)
     sin2 = rng.beta(1 - distribution.beta_0, 0.5, n)
     v_r = u * np.sqrt(1 - sin2) * rng.choice([-1.0, 1.0], n)
     v_t = u * np.sqrt(sin2)
     if isinstance(distribution.anisotropy, OsipkovMerritt):
-        v_t = v_t / np.hypot(1.0, r / np.asarray(distribution.anisotropy.r_a))
-    return _turned(r, v_r, v_t, rng)
+        v_t = v_t / np.hypot(1.0, np.exp(ln_r) / np.asarray(distribution.anisotropy.r_a))
+    return v_r, v_t
 
 
 def observe(

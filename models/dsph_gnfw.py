@@ -5,7 +5,8 @@ page; copy the file (`bayesdust models copy dsph_gnfw`) and change what you do n
 
 Options (`--option KEY=VALUE`): anisotropy = isotropic | constant | osipkov_merritt | baes_van_hese;
 beta_ani (a number: constant, and given); membership = none | given | mixture; light = facts |
-joint | members; light_gamma (inner slope of the light; 0 is Plummer); perspective, gradient = true | false;
+joint | members; light_gamma (inner slope of the light; 0 is Plummer); velocities = gaussian | kurtosis
+(with the fourth Jeans equation); perspective, gradient = true | false;
 stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
 """
 
@@ -37,11 +38,10 @@ def model(data):
     if data.options["gradient"]:  # km/s/kpc, east and north
         gradient = numpyro.sample("gradient", dist.Normal(0.0, 5.0).expand([2]))
 
-    variance = data.stars_grid.variance(
-        halo, tracer, anisotropy, distance, data.options["stellar_mass"]
-    )
+    variance, kurtosis = dwarf.velocity_moments(data, halo, tracer, anisotropy, distance)
     mean = dwarf.line_of_sight_mean(data, v_sys, distance, gradient)
-    dwarf.velocity_likelihood(data, mean, variance, *sample_foreground(data, tracer, distance))
+    foreground = sample_foreground(data, tracer, distance)
+    dwarf.velocity_likelihood(data, mean, variance, *foreground, kurtosis=kurtosis)
     dwarf.record(data, halo, tracer, anisotropy, distance)
 
 

@@ -1,10 +1,21 @@
-"""Spherical Jeans equation: sigma_r(r) and its projection sigma_los(R).
+"""Spherical Jeans equations: sigma_r(r), and dispersion and kurtosis along the line of sight.
 
 With nu the tracer density, beta the anisotropy and d ln g/d ln r = 2 beta (Mamon & Lokas 2005,
 eqs. A1-A3, and Binney & Mamon 1982 for the projection):
 
     nu sigma_r^2 (r)        = 1/g(r) int_r^inf g(s) nu(s) G M(s)/s^2 ds                          (1)
     Sigma sigma_los^2 (R)   = 2 int_R^inf (1 - beta R^2/r^2) nu sigma_r^2 r dr/sqrt(r^2 - R^2)   (2)
+
+The fourth moments need one more assumption. Where the augmented density is separable, nu(Psi) /g(r), which
+makes it the simplest of all systems with this nu and beta (Dejonghe 1986; Baes & van Hese 2007, with
+constant beta and Osipkov-Merritt among them), the same g serves,
+
+    nu <v_r^4> (r)          = 3/g(r) int_r^inf g(s) nu sigma_r^2(s) G M(s)/s^2 ds                 (3)
+    Sigma <v_los^4> (R)     = 2 int_R^inf [1 - 2 beta y + (beta + beta^2 - beta'/2) y^2/2]
+                                  nu <v_r^4> r dr/sqrt(r^2 - R^2)                                (4)
+
+with y = R^2/r^2 and beta' = d beta/d ln r, for there <v_r^2 v_t^2> = (1 - beta) <v_r^4>/3 and
+<v_t^4> = [(1 - beta)(2 - beta) - beta'/2] <v_r^4>/2, v_t one tangential component.
 
 Every ingredient is analytic in ln r, so (1) is summed over panels uniform in ln r by Gauss-Legendre
 quadrature, and (2), with R cosh w = r, is a constant matrix acting on values at the panels' ends,
@@ -101,7 +112,8 @@ class JeansGrid(eqx.Module):
     gauss_weights: Float[np.ndarray, " Q"]
     within: Float[np.ndarray, "Q Q"]
     project: Float[np.ndarray, "K N"]
-    project_beta: Float[np.ndarray, "K N"]
+    project_y: Float[np.ndarray, "K N"]
+    project_y2: Float[np.ndarray, "K N"]
 
     @classmethod
     def build(
@@ -123,7 +135,7 @@ class JeansGrid(eqx.Module):
         step = min(step, _step(tracer, R_max))
         ln_r = _nodes(ln_R[0], np.log(_end(tracer, max(R_max, 3 * _size(tracer, R_max)))), step)
         gauss, gauss_weights = np.polynomial.legendre.leggauss(_GAUSS)
-        project, project_beta = _projection(ln_R, ln_r, tracer)
+        project, project_y, project_y2 = _projection(ln_R, ln_r, tracer)
         return cls(
             r=np.exp(ln_r),
             r_gauss=np.exp(ln_r[:-1, None] + step * (gauss + 1) / 2),
@@ -131,7 +143,8 @@ class JeansGrid(eqx.Module):
             gauss_weights=step / 2 * gauss_weights,
             within=step * quadrature.collocation(_GAUSS),
             project=project,
-            project_beta=project_beta,
+            project_y=project_y,
+            project_y2=project_y2,
         )
 
     def variance(
@@ -143,10 +156,39 @@ class JeansGrid(eqx.Module):
         stellar_mass: Real = 0.0,
     ) -> Float[Array, " n"]:
         """sigma_los^2 [(km/s)^2] at the stars; see the module for the equations."""
-        r = self.r * scale
         pressure = self.pressure(halo, tracer, anisotropy, scale, stellar_mass)
-        projected = self.project @ pressure - self.project_beta @ (anisotropy.beta(r) * pressure)
-        return self.radii.to_stars @ (projected / (self.project @ tracer.density(r)))
+        variance = self._variance(pressure, tracer, anisotropy, scale)
+        return jnp.dot(self.radii.to_stars, variance)
+
+    def variance_and_kurtosis(
+        self,
+        halo: SphericalHalo,
+        tracer: Tracer,
+        anisotropy: Anisotropy,
+        scale: Real = 1.0,
+        stellar_mass: Real = 0.0,
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """sigma_los^2 [(km/s)^2] and <v_los^4>/sigma_los^4, 3 for a Gaussian, at the stars."""
+        r = self.r * scale
+        pressure, fourth = self._moments(halo, tracer, anisotropy, scale, stellar_mass)
+        beta, turn = anisotropy.beta(r), anisotropy.beta_slope(r)
+        projected = (
+            self.project @ fourth
+            - 2 * self.project_y @ (beta * fourth)
+            + self.project_y2 @ ((beta + beta**2 - turn / 2) / 2 * fourth)
+        )
+        variance = self._variance(pressure, tracer, anisotropy, scale)
+        kurtosis = projected / (self.project @ tracer.density(r)) / variance**2
+        to_stars = jnp.asarray(self.radii.to_stars)
+        return to_stars @ variance, to_stars @ kurtosis
+
+    def _variance(
+        self, pressure: Array, tracer: Tracer, anisotropy: Anisotropy, scale: Real
+    ) -> Float[Array, " K"]:
+        """(2) at the nodes in R."""
+        r = self.r * scale
+        projected = self.project @ pressure - self.project_y @ (anisotropy.beta(r) * pressure)
+        return projected / (self.project @ tracer.density(r))
 
     def pressure(
         self,
@@ -157,6 +199,17 @@ class JeansGrid(eqx.Module):
         stellar_mass: Real = 0.0,
     ) -> Float[Array, " N"]:
         """nu sigma_r^2 [(km/s)^2/kpc3] at the nodes `r`, by equation (1)."""
+        return self._moments(halo, tracer, anisotropy, scale, stellar_mass)[0]
+
+    def _moments(
+        self,
+        halo: SphericalHalo,
+        tracer: Tracer,
+        anisotropy: Anisotropy,
+        scale: Real,
+        stellar_mass: Real,
+    ) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+        """nu sigma_r^2 and nu <v_r^4> at the nodes, by (1) and (3)."""
         r, s = self.r * scale, self.r_gauss * scale
         nu = tracer.density(s)
         mass = self._mass(halo, r, s)
@@ -164,11 +217,18 @@ class JeansGrid(eqx.Module):
             mass = mass + stellar_mass * tracer.enclosed_fraction(s)
         log_g = anisotropy.log_g(r)
         ratio = jnp.exp(anisotropy.log_g(s) - log_g[:-1, None])
-        panels = G * (ratio * nu * mass / s) @ self.gauss_weights
+        pull = G * mass / s
+        pressure = self._outside(ratio * nu * pull, log_g)
+        # g nu sigma_r^2 at the Gauss points, over g at the panel's inner end
+        within = pressure[:-1, None] - (ratio * nu * pull) @ self.within.T
+        return pressure, self._outside(3 * within * pull, log_g)
+
+    def _outside(self, integrand: Float[Array, "N-1 Q"], log_g: Array) -> Float[Array, " N"]:
+        """1/g times the integral from each node outwards; `integrand` is over g at its panel's inner end."""
         log_g = log_g - log_g[len(self.r) // 2]
-        outside = _upper_triangle(len(self.r)) @ (jnp.exp(log_g[:-1]) * panels)
+        panels = jnp.exp(log_g[:-1]) * (integrand @ self.gauss_weights)
         # not a quotient: its derivative has g^2, which overflows for strongly tangential orbits
-        return outside * jnp.exp(-log_g)
+        return jnp.dot(_upper_triangle(len(self.r)), panels) * jnp.exp(-log_g)
 
     def _mass(self, halo: SphericalHalo, r: Array, s: Array) -> Array:
         """M(<s) at the Gauss points: closed form, or the same Gauss rule applied to 4 pi rho s^3.
@@ -221,10 +281,8 @@ def _slope(tracer: Tracer, r: float) -> float:
     return float(np.log(inside / outside) / 0.1) if outside > 0 else np.inf
 
 
-def _projection(
-    ln_R: np.ndarray, ln_r: np.ndarray, tracer: Tracer
-) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (K, N) of equation (2): 2 int y r dw and 2 int y r dw / cosh^2 w, r = R cosh w."""
+def _projection(ln_R: np.ndarray, ln_r: np.ndarray, tracer: Tracer) -> list[np.ndarray]:
+    """Matrices (K, N) of 2 int f y^k r dw, k = 0, 1, 2, where r = R cosh w and y = 1/cosh^2 w."""
     # the line of sight through the centre ends where the grid does, as those further out
     length = ln_r[-1] - ln_R[0] + np.log(2.0)
     # nu falls like exp(-slope w^2/2) from R on
@@ -233,7 +291,7 @@ def _projection(
     density = np.asarray(tracer.density(np.exp(ln_r)))
     density = np.maximum(density, 1e-250 * density.max())  # beyond, nu underflows
     rows = [_line_of_sight(x, w, weights, ln_r, density, tracer) for x in ln_R]
-    return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+    return [np.stack(matrix) for matrix in zip(*rows, strict=True)]
 
 
 def _line_of_sight(
@@ -243,14 +301,14 @@ def _line_of_sight(
     ln_r: np.ndarray,
     density: np.ndarray,
     tracer: Tracer,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One row (N,) of each of the two matrices; row by row, for together they would fill the memory."""
+) -> list[np.ndarray]:
+    """One row (N,) of each of the matrices; row by row, for together they would fill the memory."""
     x = ln_R + np.log(np.cosh(w))
     places = (x - ln_r[0]) / (ln_r[1] - ln_r[0])
     nodes = quadrature.local_interpolation(len(ln_r), places, _ORDER)
     nodes = nodes * (np.asarray(tracer.density(np.exp(x)))[:, None] / density)
     plain = 2 * weights * np.exp(x)
-    return plain @ nodes, (plain / np.cosh(w) ** 2) @ nodes
+    return [(plain / np.cosh(w) ** (2 * k)) @ nodes for k in range(3)]
 
 
 def sigma_los(

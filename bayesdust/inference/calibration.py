@@ -121,70 +121,81 @@ def replicas(
     """
     size = 1 if jax.default_backend() == "cpu" else TOGETHER
     batches = [indices[first : first + size] for first in range(0, len(indices), size)]
-    own = ThreadPoolExecutor(nuts.cores()) if executor is None else None
-    if own is not None:
-        _bench(trial)  # compiled once, before the threads: NumPyro's handlers are global
-    pool = own or executor
-    assert pool is not None
-    futures = {pool.submit(_some, trial, batch): batch for batch in batches}
+    if executor is not None:
+        yield from _each(executor, partial(_some, trial), batches)
+        return
+    bench = bench_of(trial)  # compiled before there are threads: NumPyro's handlers are global
+    with ThreadPoolExecutor(nuts.cores()) as threads:
+        yield from _each(threads, bench.replicas, batches)
+
+
+def _each(
+    pool: Executor, work: Callable[[Sequence[int]], list[Replica]], batches: list[Sequence[int]]
+) -> Iterator[tuple[int, Replica]]:
+    """What becomes of every batch; those not begun are given up where the caller stops."""
+    futures = {pool.submit(work, batch): batch for batch in batches}
     try:
         for future in as_completed(futures):
             yield from zip(futures[future], future.result(), strict=True)
     finally:
         for future in futures:
             future.cancel()
-        if own is not None:
-            own.shutdown()
 
 
 def _some(trial: Trial, indices: Sequence[int]) -> list[Replica]:
     """Some replicas, wherever this runs."""
-    return _bench(trial).replicas(indices)
+    return bench_of(trial).replicas(indices)
 
 
-_BENCHES: dict[str, "_Bench"] = {}  # by fingerprint: a task brings a copy of its trial
+_benches: dict[str, "Bench"] = {}  # by fingerprint: a task brings a copy of its trial
 
 
-def _bench(trial: Trial) -> "_Bench":
+def bench_of(trial: Trial) -> "Bench":
+    """The compiled parts of a trial, made once."""
     text = json.dumps(trial.fingerprint(), sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()
-    if key not in _BENCHES:
-        _BENCHES.clear()
-        _BENCHES[key] = _Bench.of(trial)
-    return _BENCHES[key]
+    if key not in _benches:
+        _benches.clear()
+        _benches[key] = Bench.of(trial)
+    return _benches[key]
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
+class Bench:
     """The compiled parts of a trial.
 
-    `draw` makes (theta, velocities) of a key, `known` the quantities of these, and `fit` draws of them and
+    `draw` makes (theta, velocities) of an index, `known` the quantities of these, and `fit` draws of them and
     the number of divergences, of several keys and velocities.
     """
 
     trial: Trial
-    draw: Callable[[Array], tuple[Point, Array]]
+    draw: Callable[[int], tuple[Point, Array]]
     known: Callable[[Point, Array], dict[str, Array]]
     fit: Callable[[Array, Array], tuple[dict[str, Array], Array]]
 
     @classmethod
-    def of(cls, trial: Trial) -> "_Bench":
+    def of(cls, trial: Trial) -> "Bench":
         fitted = _Side.of(trial.model, trial.stars, trial.options)
         drawer = _Side.of(trial.drawer[0], trial.stars, trial.drawer[1])
         size = 1 if jax.default_backend() == "cpu" else TOGETHER
         keys = jax.random.split(jax.random.PRNGKey(0), size)
-        draw = jax.jit(partial(drawer.draw, drawer.pool(trial.seed))).lower(keys[0]).compile()
-        theta, v = draw(keys[0])
+        drawn = jax.jit(partial(drawer.draw, drawer.pool(trial.seed))).lower(keys[0]).compile()
+        theta, v = drawn(keys[0])
         known = jax.jit(partial(_of_truth, drawer, fitted)).lower(theta, v).compile()
         fit = jax.jit(jax.vmap(partial(fitted.fit, trial)))
-        return cls(trial, draw, known, fit.lower(keys, jnp.stack([v] * size)).compile())
+        return cls(
+            trial=trial,
+            draw=lambda index: drawn(_key(trial, "draw", index)),
+            known=known,
+            fit=fit.lower(keys, jnp.stack([v] * size)).compile(),
+        )
 
     def replicas(self, indices: Sequence[int]) -> list[Replica]:
         """Those of `indices`, together where they are compiled so."""
         size = 1 if jax.default_backend() == "cpu" else TOGETHER
         filled = [*indices, *[indices[-1]] * (size - len(indices))]
-        keys = jnp.stack([self._key("fit", i) for i in filled])
-        truths = [self.draw(self._key("draw", i)) for i in filled]
+        keys = jnp.stack([_key(self.trial, "fit", i) for i in filled])
+        truths = [self.draw(i) for i in filled]
         draws, diverging = jax.device_get(self.fit(keys, jnp.stack([v for _, v in truths])))
         return [
             self._replica(
@@ -195,9 +206,6 @@ class _Bench:
             )
             for row, index in enumerate(indices)
         ]
-
-    def _key(self, stage: str, index: int) -> Array:
-        return jax.random.fold_in(stage_key(self.trial.seed, stage), index)
 
     def _replica(
         self,
@@ -217,6 +225,10 @@ class _Bench:
             ess=min(ess.values()),
             diverging=int(diverging),
         )
+
+
+def _key(trial: Trial, stage: str, index: int) -> Array:
+    return jax.random.fold_in(stage_key(trial.seed, stage), index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from bayesdust.anisotropy import Anisotropy
 from bayesdust.arrays import Array, Real
+from bayesdust.dynamics import velocity_law
 from bayesdust.inference.dwarf_data import ANGLES, OPTIONS, DwarfData, light_profile, prepare
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.products import d_factor, j_factor
@@ -29,6 +30,7 @@ __all__ = [
     "prepare",
     "record",
     "velocity_likelihood",
+    "velocity_moments",
 ]
 
 #: velocities of the stars that are no members: one normal, or `MixtureSameFamily` of several
@@ -58,30 +60,51 @@ def line_of_sight_mean(
     return mean
 
 
+def velocity_moments(
+    data: DwarfData,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    distance: Real,
+) -> tuple[Float[Array, " n"], Float[Array, " n"] | None]:
+    """sigma_los^2 [(km/s)^2] at the stars and, with the option velocities = kurtosis, their kurtosis."""
+    sources = halo, tracer, anisotropy, distance, data.options["stellar_mass"]
+    if data.options["velocities"] == "gaussian":
+        return data.stars_grid.variance(*sources), None
+    return data.stars_grid.variance_and_kurtosis(*sources)
+
+
 def velocity_likelihood(
     data: DwarfData,
     mean: Array,
     variance: Array,
     foreground: Foreground | None = None,
     p_member: Real | None = None,
+    kurtosis: Array | None = None,
 ) -> None:
     """The unbinned likelihood of the velocities, site "v_los".
 
-    Each star's velocity is Gaussian with variance sigma_los^2 + error^2. With a `foreground`, the
+    Each star's velocity is Gaussian with variance sigma_los^2 + error^2, or with a `kurtosis` (n,) of its
+    own, before errors, the law of `dynamics/velocity_law.py`. With a `foreground`, the
     velocity distribution of those that are not members (a normal, or a mixture of some), it is
     p L_member + (1 - p) L_foreground, p being `p_member` (n,) or else the catalogue's probabilities.
     The site is then a mixture whose first component is the members.
     """
-    member = dist.Normal(mean, jnp.sqrt(variance + data.v_los_err**2))
+    member: dist.Distribution = dist.Normal(mean, jnp.sqrt(variance + data.v_los_err**2))
+    if kurtosis is not None:
+        offsets = jnp.sqrt(variance)[:, None] * velocity_law.OFFSETS
+        variances = variance[:, None] * velocity_law.VARIANCES
+        shares = velocity_law.shares(kurtosis)
+        member = line_of_sight_velocities(data, mean, shares, variances, offsets)
     member_likelihood(data, member, foreground, p_member)
 
 
 def line_of_sight_velocities(
-    data: DwarfData, mean: Array, shares: Array, variances: Array
+    data: DwarfData, mean: Array, shares: Array, variances: Array, offsets: Real = 0.0
 ) -> dist.Distribution:
-    """Each star's velocity: the mixture of `LinesOfSight.components`, with the star's error."""
+    """Each star's velocity: normal laws (n, J) at `offsets` from the mean, mixed by `shares`, with errors."""
     spread = jnp.sqrt(variances + data.v_los_err[:, None] ** 2)
-    centre = jnp.broadcast_to(jnp.asarray(mean)[..., None], spread.shape)
+    centre = jnp.broadcast_to(jnp.asarray(mean)[..., None], spread.shape) + offsets
     return dist.MixtureSameFamily(dist.Categorical(probs=shares), dist.Normal(centre, spread))
 
 

@@ -36,6 +36,7 @@ OPTIONS: dict[str, Any] = {
     "light_gamma": 0.0,
     "perspective": True,
     "gradient": False,
+    "velocities": "gaussian",
     "stellar_mass": 0.0,
     "r_trunc": float("inf"),
     "rho_max": float("inf"),
@@ -44,6 +45,7 @@ CHOICES = {
     "anisotropy": tuple(orbits.ANISOTROPIES),
     "membership": ("auto", "none", "given", "mixture"),
     "light": ("auto", "facts", "joint", "members"),
+    "velocities": ("gaussian", "kurtosis"),
 }
 FLAGS = ("perspective", "gradient")
 RANGES = {

@@ -51,6 +51,9 @@ class Case:
 CASES = {
     "dsph_nfw_om": Case("dsph_nfw_om", "`dsph_nfw_om`"),
     "dsph_gnfw": Case("dsph_gnfw", "`dsph_gnfw`"),
+    "kurtosis": Case(
+        "dsph_gnfw", "`dsph_gnfw`, velocities=kurtosis", options={"velocities": "kurtosis"}
+    ),
     "dsph_zhao": Case("dsph_zhao", "`dsph_zhao`"),
     "dsph_flow": Case("dsph_flow", "`dsph_flow`", stars=100),
     "no-errors": Case(
@@ -120,8 +123,8 @@ def main() -> None:
         "Parameters from each model's own priors, velocities from its own likelihood at the places and with "
         "the errors (2 km/s) of the demo's stars, and a fit to them; of `dsph_flow`, which fits the light to "
         "the stars' places, parameters given those places. If posteriors are right the share u of draws "
-        "below the truth is uniform: its distribution stays inside a band that right models leave anywhere, in "
-        f"any quantity of any model, with a probability of {ALARM:.0%}. This is "
+        "below the truth is uniform: its distribution stays inside a band that right models leave anywhere, "
+        f"in any quantity of any model, with a probability of {ALARM:.0%}. This is "
         "what `bayesdust calibrate` does. It says nothing of stars that are not as the model draws them.",
         "",
         "| model | stars | fits | quantities | with divergences | of fewer than 50 draws | found | |",
