@@ -115,7 +115,7 @@ def load(folder: str | Path) -> tuple[dict[int, Replica], dict[str, Any]]:
         for index, name, u, z, sd, ess, diverging in table.iterrows():
             one = found.setdefault(int(index), Replica({}, {}, {}, float(ess), int(diverging)))
             one.u[name], one.z[name], one.sd[name] = float(u), float(z), float(sd)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a damaged table astropy raises several kinds
         raise BayesdustError(f"{folder} holds no finished calibration that can be read.") from error
     return found, about
 

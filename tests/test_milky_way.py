@@ -111,6 +111,17 @@ def test_rows_that_are_not_finite_are_refused(tmp_path, column, value):
     sentence(lambda: read_milky_way(path), str(path), f"row 7, column {column}", str(value))
 
 
+def test_a_magnitude_that_is_no_number_is_refused(tmp_path):
+    path = tmp_path / "stars.csv"
+    light = np.array([f"{i}" for i in range(150)], dtype="U8")
+    light[4], light[7] = "--", "12.x"
+    Table(mock() | {"G": light}).write(path, format="ascii.csv")
+    sentence(lambda: read_milky_way(path), str(path), "row 8, column G", "'12.x' is not a number")
+    light[7] = "12"
+    Table(mock() | {"G": light}).write(path, format="ascii.csv", overwrite=True)
+    assert np.flatnonzero(np.isnan(read_milky_way(path).photometry["G"])).tolist() == [4]
+
+
 def test_stars_outside_the_ball_are_refused():
     columns = mock()
     columns["x"][4] += 9.0

@@ -25,7 +25,15 @@ from bayesdust.catalogs.milky_way import (
     check_weights,
     read_weights,
 )
-from bayesdust.catalogs.tables import SourceTable, digest, fault, read_bytes, read_table
+from bayesdust.catalogs.tables import (
+    SourceTable,
+    digest,
+    fault,
+    is_missing,
+    parse_number,
+    read_bytes,
+    read_table,
+)
 from bayesdust.catalogs.validation import LARGEST_VELOCITY
 from bayesdust.errors import BayesdustError
 
@@ -213,13 +221,24 @@ def _read_cartesian(
 
 
 def _magnitudes(source: SourceTable) -> dict[str, Float[np.ndarray, " n"]]:
-    """Apparent magnitudes by name; a gap is NaN."""
+    """Apparent magnitudes by name; a gap is NaN. Raises BayesdustError for a cell that is no number."""
     found = {}
     for name in MAGNITUDES:
         if name in source.table.colnames:
-            column = np.ma.asarray(source.table[name], dtype=np.float64)
-            found[name] = np.array(column.filled(np.nan))
+            found[name] = _numbers(source, name)
     return found
+
+
+def _numbers(source: SourceTable, name: str) -> Float[np.ndarray, " n"]:
+    column = source.table[name]
+    try:
+        return np.array(np.ma.asarray(column, dtype=np.float64).filled(np.nan))
+    except (TypeError, ValueError):  # text somewhere: the first such cell is named
+        cells = enumerate(column, start=1)
+        where = source.where
+        return np.array(
+            [np.nan if is_missing(c) else parse_number(c, where, row, name) for row, c in cells]
+        )
 
 
 def _check_ball(
