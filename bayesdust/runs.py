@@ -246,7 +246,9 @@ def write_tree(tree: "DataTree", path: Path) -> None:
 def read(path: Path) -> "DataTree":
     """A posterior.nc, read whole."""
     import arviz as az
+    import h5py
 
+    h5py.File(path, "r").close()  # of a damaged file h5netcdf complains once more when it is collected
     with az.from_netcdf(path) as opened:
         return opened.load()
 
