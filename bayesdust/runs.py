@@ -248,7 +248,9 @@ def read(path: Path) -> "DataTree":
     import arviz as az
     import h5py
 
-    h5py.File(path, "r").close()  # of a damaged file h5netcdf complains once more when it is collected
+    h5py.File(
+        path, "r"
+    ).close()  # of a damaged file h5netcdf complains once more when it is collected
     with az.from_netcdf(path) as opened:
         return opened.load()
 

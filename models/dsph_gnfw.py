@@ -42,6 +42,7 @@ def model(data):
     mean = dwarf.line_of_sight_mean(data, v_sys, distance, gradient)
     foreground = sample_foreground(data, tracer, distance)
     dwarf.velocity_likelihood(data, mean, variance, *foreground, kurtosis=kurtosis)
+    numpyro.deterministic("slope_rhalf", halo.slope(data.r_half))
     dwarf.record(data, halo, tracer, anisotropy, distance)
 
 

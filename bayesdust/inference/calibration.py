@@ -314,7 +314,7 @@ class _Side:
             labels = [name] if one else [f"{name}[{i}]" for i in range(len(entries))]
             found |= dict(zip(labels, entries, strict=True))
         for label, (name, index, log) in self._marks().items():
-            if name in sites:
+            if name in sites and jnp.ndim(sites[name]) == 1:
                 found[label] = jnp.log10(sites[name][index]) if log else sites[name][index]
         seeded = handlers.seed(handlers.substitute(self.model, data=sites), jax.random.PRNGKey(0))
         law = handlers.trace(seeded).get_trace(seen)[VELOCITIES]["fn"]

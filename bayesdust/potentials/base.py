@@ -70,6 +70,12 @@ class SphericalHalo(eqx.Module):
     def inner_slope(self) -> Real:
         """gamma = -d ln rho / d ln r as r goes to 0."""
 
+    def slope(self, r: Real) -> Array:
+        """-d ln rho / d ln r at r [kpc]."""
+        ln_r = jnp.log(jnp.asarray(r, dtype=float))
+        one = jnp.ones_like(ln_r)
+        return -jax.jvp(lambda x: jnp.log(self.density(jnp.exp(x))), (ln_r,), (one,))[1]
+
     def enclosed_mass(self, r: Real) -> Array:
         """M(<r) = 4 pi int_0^r rho s^2 ds [Msun]."""
         r = jnp.asarray(r)
