@@ -280,6 +280,11 @@ def test_the_limits_are_those_of_the_cuts(dusty_stars):
     assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
 
 
+def test_too_few_stars_for_the_sums_are_told(dusty_stars, data):
+    assert data.number * 150 > dusty_stars.n
+    assert any("the vertical force comes out too weak" in note for note in data.notes)
+
+
 @pytest.mark.parametrize(
     ("limits", "named"),
     [
