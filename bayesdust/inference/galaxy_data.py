@@ -427,7 +427,7 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
     if n < FEWEST_A_SUM * number:
         notes.append(
             f"{number} sums of {n:,} stars: the vertical force comes out too weak, by 6 % or 0.9 of its "
-            "error on mocks of 20,000 stars and 270 sums (docs/results/cbe-coverage.md); larger bumps (option bump, "
-            "in kpc) make fewer sums."
+            "error on mocks of 20,000 stars and 270 sums (docs/results/cbe-coverage.md); larger bumps "
+            "(option bump, in kpc) make fewer sums."
         )
     return notes
