@@ -1,17 +1,15 @@
 """`bayesdust calibrate`: many fits to stars that a model draws, in a folder, resumed where they stopped."""
 
-import base64
 import datetime
-import io
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from bayesdust.calibration_verdict import ALARM, FEWEST, Calibration, judge
+from bayesdust.calibration_verdict import ALARM, ESS_MIN, FEWEST, Calibration, judge
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.errors import BayesdustError, ResumableError
@@ -19,10 +17,11 @@ from bayesdust.files import write_atomically
 from bayesdust.inference.calibration import Replica, Trial
 from bayesdust.inference.calibration import replicas as fits
 from bayesdust.inference.posterior import versions
+from bayesdust.pages import data_uri, render
 from bayesdust.workplace import workplace
 
 RESULTS = ("replicas.ecsv", "calibration.ecsv", "report.html", "run.json")
-TEMPLATES = Path(__file__).parent / "templates"
+DPI = 110
 
 
 def calibrate(
@@ -53,17 +52,30 @@ def calibrate(
     if out is not None:
         return run(trial, replicas, out, executor=executor, on_progress=on_progress)
     _enough(replicas)
-    found = {}
-    on_progress(0, 0, "compiling")
-    for index, replica in fits(trial, range(replicas), executor):
-        found[index] = replica
-        on_progress(len(found), replicas, "fitting")
-    return judge(found)
+    return judge(_completed(trial, replicas, {}, executor, on_progress))
 
 
 def _enough(number: int) -> None:
     if number < FEWEST:
         raise BayesdustError(f"{number} replicas tell nothing: ask for {FEWEST} or more.")
+
+
+def _completed(
+    trial: Trial,
+    number: int,
+    found: dict[int, Replica],
+    executor: Executor | None,
+    on_progress: OnProgress,
+    keep: Callable[[int, Replica], None] = lambda index, replica: None,
+) -> dict[int, Replica]:
+    """`found` and the replicas that are not in it, up to `number`; each is given to `keep`."""
+    missing = [i for i in range(number) if i not in found]
+    on_progress(0, 0, "compiling" if missing else "judging")
+    for index, replica in fits(trial, missing, executor):
+        keep(index, replica)
+        found[index] = replica
+        on_progress(len(found), number, "fitting")
+    return found
 
 
 def run(
@@ -85,12 +97,12 @@ def run(
     clock = time.perf_counter()
     _enough(number)
     with workplace(Path(out), trial.fingerprint(), overwrite, RESULTS) as partial:
-        found = {i: replica for i in range(number) if (replica := _read(_file(partial, i)))}
-        on_progress(0, 0, "compiling" if len(found) < number else "judging")
-        for index, replica in fits(trial, sorted(set(range(number)) - set(found)), executor):
+
+        def keep(index: int, replica: Replica) -> None:
             write_atomically(_file(partial, index), json.dumps(replica._asdict()))
-            found[index] = replica
-            on_progress(len(found), number, "fitting")
+
+        found = {i: replica for i in range(number) if (replica := _read(_file(partial, i)))}
+        found = _completed(trial, number, found, executor, on_progress, keep)
         calibration = judge(found, alarm)
         about = record(trial) | {
             "fingerprint": trial.fingerprint(),
@@ -142,7 +154,6 @@ def record(trial: Trial) -> dict[str, Any]:
 def _write(
     partial: Path, found: dict[int, Replica], calibration: Calibration, about: dict[str, Any]
 ) -> None:
-    import jinja2
     from astropy.table import Table
 
     from bayesdust.calibration_plots import shares
@@ -155,15 +166,13 @@ def _write(
     every = Table(rows=rows, names=["replica", "name", "u", "z", "sd", "ess", "diverging"])
     every.write(partial / RESULTS[0], format="ascii.ecsv", overwrite=True)
     calibration.table().write(partial / RESULTS[1], format="ascii.ecsv", overwrite=True)
-    image = io.BytesIO()
-    shares(calibration).savefig(image, format="png", dpi=110)
-    uri = "data:image/png;base64," + base64.b64encode(image.getvalue()).decode()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.get_template("calibration.html.j2")
-    page = template.render(found=calibration, about=about, figure=uri)
-    write_atomically(partial / RESULTS[2], page)
+    context = {
+        "found": calibration,
+        "about": about,
+        "figure": data_uri(shares(calibration), DPI),
+        "ess_min": ESS_MIN,
+    }
+    write_atomically(partial / RESULTS[2], render("calibration.html.j2", context))
     about |= {
         "passed": calibration.passed,
         "failures": list(calibration.failures),

@@ -53,6 +53,16 @@ Draws = Annotated[
     int | None,
     typer.Option(metavar="N", help="Draws kept a chain (nuts: 1000, vi: 4000).", min=100),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="OURS=THEIRS", help="A column's name, as v_los=HRV; repeatable."
+    ),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", metavar="OURS=UNIT", help="A column's unit, as v_los=m/s; repeatable."),
+]
 METHOD = "nuts; vi-flow (or vi): variational inference with a flow; vi-normal: with a normal."
 
 
@@ -168,14 +178,8 @@ def fit(
         list[str] | None,
         typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
     ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="A column's name, as v_los=HRV; repeatable."),
-    ] = None,
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=UNIT", help="A column's unit, as v_los=m/s; repeatable."),
-    ] = None,
+    column: Columns = None,
+    unit: Units = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,7 +201,7 @@ def fit(
     imported = time.perf_counter()
     program = load(model)
     columns, units = _pairs("--column", column), _pairs("--unit", unit)
-    options = {key: _value(text) for key, text in _pairs("--option", option).items()}
+    options = _options("--option", option)
     sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
     settings: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
     light = {
@@ -310,13 +314,8 @@ def calibrate(
     ] = None,
     warmup: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 500,
     draws: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 1000,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="A column's name; repeatable."),
-    ] = None,
-    unit: Annotated[
-        list[str] | None, typer.Option(metavar="OURS=UNIT", help="A column's unit; repeatable.")
-    ] = None,
+    column: Columns = None,
+    unit: Units = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> int:
@@ -339,8 +338,8 @@ def calibrate(
         table = replace(request(n=300).stars, source="the demo's catalogue")
     else:
         table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), {})
-    options = {key: _value(text) for key, text in _pairs("--option", option).items()}
-    other = {key: _value(text) for key, text in _pairs("--drawn-option", drawn_option).items()}
+    options = _options("--option", option)
+    other = _options("--drawn-option", drawn_option)
     trial = Trial(
         model, table, options, drawn_by, other if drawn_option else None, warmup, draws, seed=seed
     )
@@ -524,6 +523,11 @@ def _pairs(name: str, items: list[str] | None) -> dict[str, str]:
             raise BayesdustError(f"{name} {key} is given twice: give it once.")
         pairs[key] = value
     return pairs
+
+
+def _options(name: str, items: list[str] | None) -> dict[str, bool | float | str]:
+    """A model's options from the values of the option called `name`."""
+    return {key: _value(text) for key, text in _pairs(name, items).items()}
 
 
 def _value(text: str) -> bool | float | str:

@@ -1,7 +1,5 @@
 """The quality page of an ensemble of flows: verdict first, then data against flow."""
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from bayesdust.files import write_atomically
 from bayesdust.flow_quality import MOST, NAMES, Quality, base_variables
 from bayesdust.flows.autoregressive import member
 from bayesdust.flows.training import Trained
+from bayesdust.pages import data_uri, render
 
-TEMPLATES = Path(__file__).parent / "templates"
+DPI = 110
 _DRAWN = 100_000  # stars of the flow in the figures
 
 
@@ -26,20 +25,15 @@ def write_page(
     quality: Quality, trained: Trained, stars: MilkyWayStars, about: Mapping[str, Any], path: Path
 ) -> None:
     """Write one self-contained HTML page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("flows.html.j2").render(
-        quality=quality,
-        name=Path(str(about["source"])).name,
-        about=about,
-        cuts="" if stars.cuts is None else str(stars.cuts),
-        pit=[(n, quality.pit_distance[n], quality.pit[n]) for n in NAMES],
-        figures=list(_figures(trained, stars)),
-    )
-    write_atomically(path, page)
+    context = {
+        "quality": quality,
+        "name": Path(str(about["source"])).name,
+        "about": about,
+        "cuts": "" if stars.cuts is None else str(stars.cuts),
+        "pit": [(n, quality.pit_distance[n], quality.pit[n]) for n in NAMES],
+        "figures": list(_figures(trained, stars)),
+    }
+    write_atomically(path, render("flows.html.j2", context))
 
 
 def _figures(trained: Trained, stars: MilkyWayStars) -> Iterator[dict[str, str]]:
@@ -58,7 +52,4 @@ def _figures(trained: Trained, stars: MilkyWayStars) -> Iterator[dict[str, str]]
     if stars.weights is None:  # the law of weighted stars is not that of the flow
         made["Base variables of held-out stars"] = flow_plots.base_variables(z, NAMES)
     for title, figure in made.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=110)
-        code = base64.b64encode(image.getvalue()).decode()
-        yield {"title": title, "uri": f"data:image/png;base64,{code}"}
+        yield {"title": title, "uri": data_uri(figure, DPI)}

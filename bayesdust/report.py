@@ -16,6 +16,7 @@ from bayesdust import galaxy_report
 from bayesdust.files import write_atomically
 from bayesdust.gate import Verdict, verdict
 from bayesdust.influence import dispersion, prior_share
+from bayesdust.pages import render
 from bayesdust.report_figures import figures
 from bayesdust.report_numbers import comparison, find_row, format_row, headlines, interval
 from bayesdust.style import decimals
@@ -29,7 +30,6 @@ else:  # heavy, and only their objects are needed here
 
 log = logging.getLogger(__name__)
 
-TEMPLATES = Path(__file__).parent / "templates"
 CHECKS = {
     "finite": "finite draws",
     "moved": "chains moved",
@@ -80,22 +80,10 @@ def write_report(
     """
     table = summarise(tree)
     outcome = verdict(tree, table, published)
-    page = _render(_context(tree, table, outcome, published, dict(run or {})))
+    context = _context(tree, table, outcome, published, dict(run or {}))
+    page = render("report.html.j2", context, trim_blocks=True, lstrip_blocks=True)
     write_atomically(Path(path), page)
     return outcome
-
-
-def _render(context: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(context)
 
 
 def _context(

@@ -1,7 +1,5 @@
 """The figures of a report: what each shows, and the drawing itself as a data URI."""
 
-import base64
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -11,6 +9,7 @@ import numpy as np
 
 from bayesdust import chain_plots, plots
 from bayesdust.errors import BayesdustError
+from bayesdust.pages import data_uri
 from bayesdust.style import STYLE
 from bayesdust.summary import is_independent
 
@@ -127,20 +126,10 @@ def _picture(title: str, make: Callable[[], Figure], vector: bool) -> dict[str, 
 
     try:
         with rc_context(STYLE):
-            return {"src": _data_uri(make(), vector), "missing": ""}
+            return {"src": data_uri(make(), None if vector else DPI), "missing": ""}
     except BayesdustError as error:
         log.warning("figure '%s' left out: %s", title, error)
         return {"src": "", "missing": str(error)}
-
-
-def _data_uri(fig: Figure, vector: bool) -> str:
-    stream = io.BytesIO()
-    if vector:
-        fig.savefig(stream, format="svg", metadata={"Date": None})
-    else:
-        fig.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-    kind = "svg+xml" if vector else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def _worst_mixed(table: Table, count: int = 3) -> list[str]:

@@ -23,6 +23,7 @@ FLOORS = {
     "runs": 5,
     "train_run": 5,
     "flow_report": 5,
+    "pages": 5,
     "progress": 5,
     "workplace": 5,
     "calibration_run": 5,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from bayesdust.catalogs import cuts as cut
 from bayesdust.catalogs.astrometry import GAIA
-from bayesdust.catalogs.columns import ColumnReader, Vocabulary
+from bayesdust.catalogs.columns import ColumnReader, Vocabulary, numbers
 from bayesdust.catalogs.cuts import Cut
 from bayesdust.catalogs.frames import OBSERVED, SolarFrame
 from bayesdust.catalogs.gaia import LINDEGREN, ZeroPoint, read_gaia
@@ -29,8 +29,6 @@ from bayesdust.catalogs.tables import (
     SourceTable,
     digest,
     fault,
-    is_missing,
-    parse_number,
     read_bytes,
     read_table,
 )
@@ -234,11 +232,7 @@ def _numbers(source: SourceTable, name: str) -> Float[np.ndarray, " n"]:
     try:
         return np.array(np.ma.asarray(column, dtype=np.float64).filled(np.nan))
     except (TypeError, ValueError):  # text somewhere: the first such cell is named
-        cells = enumerate(column, start=1)
-        where = source.where
-        return np.array(
-            [np.nan if is_missing(c) else parse_number(c, where, row, name) for row, c in cells]
-        )
+        return numbers(column, source.where, name, gaps=True)
 
 
 def _check_ball(

@@ -140,7 +140,7 @@ class ColumnReader:
             self.used[name] = "sexagesimal"
             return angles, "deg"
         unit, origin = self._unit(name, column)
-        values = _numbers(data, self.source.where, column, gaps)
+        values = numbers(data, self.source.where, column, gaps)
         self.used[name] = f"{unit or 'none'}{origin}"
         kind, targets = self.words.kinds[name]
         for target in targets:
@@ -174,7 +174,7 @@ def _parse_unit(text: str, where: str, column: str) -> str:
             raise fault(where, problem, advice, 0, column) from error
 
 
-def _numbers(data: Any, where: str, column: str, gaps: bool = False) -> Float[np.ndarray, " n"]:
+def numbers(data: Any, where: str, column: str, gaps: bool = False) -> Float[np.ndarray, " n"]:
     """A column as finite float64; raises BayesdustError naming the first row that is not one.
 
     With `gaps`, rows without a value become NaN; what is infinite or no number is still an error.

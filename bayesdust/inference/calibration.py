@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.infer import NUTS, Predictive
+from numpyro.infer import Predictive
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from bayesdust.catalogs.dwarf import Stars
@@ -39,8 +39,8 @@ from bayesdust.errors import BayesdustError
 from bayesdust.inference import nuts
 from bayesdust.inference.coordinates import coordinates_of
 from bayesdust.inference.dwarf_data import ANGLES, DwarfData
-from bayesdust.inference.nuts import latent_sites, stage_key
-from bayesdust.inference.posterior import prepared
+from bayesdust.inference.nuts import latent_sites, sample_sites, stage_key
+from bayesdust.inference.posterior import prepared, versions
 from bayesdust.inference.programs import load
 
 VELOCITIES = "v_los"
@@ -82,8 +82,6 @@ class Trial:
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the replicas, for JSON."""
-        from bayesdust.inference.posterior import versions
-
         name, options = self.drawer
         return {
             "model": load(self.model).sha256,
@@ -119,14 +117,21 @@ def replicas(
     On a CPU one a thread, on an accelerator `TOGETHER` in one program; with an `executor`, as Dask's
     `client.get_executor()`, as its tasks. Raises BayesdustError for a model that cannot be calibrated.
     """
-    size = 1 if jax.default_backend() == "cpu" else TOGETHER
+    size = _together()
     batches = [indices[first : first + size] for first in range(0, len(indices), size)]
+    if not batches:  # and nothing to be compiled
+        return
     if executor is not None:
         yield from _each(executor, partial(_some, trial), batches)
         return
     bench = bench_of(trial)  # compiled before there are threads: NumPyro's handlers are global
     with ThreadPoolExecutor(nuts.cores()) as threads:
         yield from _each(threads, bench.replicas, batches)
+
+
+def _together() -> int:
+    """How many replicas are one program here."""
+    return 1 if jax.default_backend() == "cpu" else TOGETHER
 
 
 def _each(
@@ -177,7 +182,7 @@ class Bench:
     def of(cls, trial: Trial) -> "Bench":
         fitted = _Side.of(trial.model, trial.stars, trial.options)
         drawer = _Side.of(trial.drawer[0], trial.stars, trial.drawer[1])
-        size = 1 if jax.default_backend() == "cpu" else TOGETHER
+        size = _together()
         keys = jax.random.split(jax.random.PRNGKey(0), size)
         drawn = jax.jit(partial(drawer.draw, drawer.pool(trial.seed))).lower(keys[0]).compile()
         theta, v = drawn(keys[0])
@@ -192,7 +197,7 @@ class Bench:
 
     def replicas(self, indices: Sequence[int]) -> list[Replica]:
         """Those of `indices`, together where they are compiled so."""
-        size = 1 if jax.default_backend() == "cpu" else TOGETHER
+        size = _together()
         filled = [*indices, *[indices[-1]] * (size - len(indices))]
         keys = jnp.stack([_key(self.trial, "fit", i) for i in filled])
         truths = [self.draw(i) for i in filled]
@@ -246,7 +251,7 @@ class _Side:
                 f"{program.path} is no NumPyro model of a dwarf galaxy: of others no stars can be drawn here."
             )
         side = cls(program.model, prepared(program, stars, dict(options)).to_predict())
-        if VELOCITIES not in side.sites():
+        if VELOCITIES not in sample_sites(side.model, side.data):
             raise BayesdustError(
                 f"{program.path} has no site {VELOCITIES!r} for the velocities, which could be drawn."
             )
@@ -265,21 +270,9 @@ class _Side:
     def parameters(self) -> list[str]:
         return latent_sites(self.model, self.closed)
 
-    def sites(self) -> dict[str, bool]:
-        """Name -> whether it is observed, of every sample site; nothing is computed."""
-        found: dict[str, bool] = {}
-
-        def run(key: Array) -> None:
-            trace = handlers.trace(handlers.seed(self.model, key)).get_trace(self.data)
-            sample = {n: site for n, site in trace.items() if site["type"] == "sample"}
-            found.update({name: site["is_observed"] for name, site in sample.items()})
-
-        jax.eval_shape(run, jax.random.PRNGKey(0))
-        return found
-
     def pool(self, seed: int) -> Point | None:
         """Draws (POOL, ...) of theta given what is fitted beside the velocities; None if that is nothing."""
-        if not any(self.sites().values()):
+        if not any(sample_sites(self.model, self.data).values()):
             return None
         at_rest = {VELOCITIES: self.closed.v_los}
         blind = handlers.block(handlers.substitute(self.model, data=at_rest), hide=[VELOCITIES])
@@ -335,12 +328,7 @@ class _Side:
         energy = partial(potential_energy, self.model, (seen,), {})
         coordinates = coordinates_of(self.model, seen)
         starts, _ = nuts.best_of_prior(self.model, seen, energy, 1, first)
-        kernel = NUTS(
-            potential_fn=coordinates.potential(energy),
-            dense_mass=nuts.few(starts),
-            target_accept_prob=trial.target_accept,
-            max_tree_depth=nuts.DEPTH,
-        )
+        kernel = nuts.kernel_of(coordinates, energy, starts, trial.target_accept)
         start = coordinates.from_unconstrained({name: value[0] for name, value in starts.items()})
         state = kernel.init(second, trial.num_warmup, start, model_args=(), model_kwargs={})
 

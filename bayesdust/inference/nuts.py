@@ -84,12 +84,7 @@ def run_nuts(model: Callable[[Any], Any], data: Any, plan: Plan) -> Draws:
     energy = jax.jit(partial(potential_energy, model, (data,), {}))
     coordinates = coordinates_of(model, data)
     starts = starting_points(model, data, energy, plan.num_chains, stage_key(plan.seed, "start"))
-    kernel = NUTS(
-        potential_fn=coordinates.potential(energy),
-        dense_mass=few(starts) if plan.dense_mass is None else plan.dense_mass,
-        target_accept_prob=plan.target_accept,
-        max_tree_depth=DEPTH,
-    )
+    kernel = kernel_of(coordinates, energy, starts, plan.target_accept, plan.dense_mass)
     states = _initial_states(kernel, coordinates.from_unconstrained(starts), plan)
     run = _run_threads if jax.default_backend() == "cpu" else _run_batch
     advance = _compile(kernel, coordinates, states, vectorised=run is _run_batch)
@@ -97,9 +92,22 @@ def run_nuts(model: Callable[[Any], Any], data: Any, plan: Plan) -> Draws:
     return _assemble(run(advance, states, plan), plan)
 
 
-def few(starts: dict[str, Array]) -> bool:
-    """Whether there are so few coordinates that their covariance can be learnt in the warm-up."""
-    return sum(value[0].size for value in starts.values()) <= DENSE
+def kernel_of(
+    coordinates: Coordinates,
+    energy: Callable,
+    starts: dict[str, Array],
+    target_accept: float,
+    dense_mass: bool | None = None,
+) -> NUTS:
+    """NumPyro's kernel in `coordinates`, of chains that begin at `starts`; `dense_mass` as of `Plan`."""
+    # of few coordinates the covariance can be learnt in the warm-up
+    few = sum(value[0].size for value in starts.values()) <= DENSE
+    return NUTS(
+        potential_fn=coordinates.potential(energy),
+        dense_mass=few if dense_mass is None else dense_mass,
+        target_accept_prob=target_accept,
+        max_tree_depth=DEPTH,
+    )
 
 
 def stage_key(seed: int, stage: str) -> Array:
@@ -110,18 +118,20 @@ def stage_key(seed: int, stage: str) -> Array:
 
 def latent_sites(model: Callable[[Any], Any], data: Any) -> list[str]:
     """Names of the sampled sites, in the order of the model; nothing is computed."""
-    names: list[str] = []
+    return [name for name, observed in sample_sites(model, data).items() if not observed]
+
+
+def sample_sites(model: Callable[[Any], Any], data: Any) -> dict[str, bool]:
+    """Name -> whether it is observed, of every sample site in the order of the model; nothing is computed."""
+    found: dict[str, bool] = {}
 
     def run(key: Array) -> None:
         trace = handlers.trace(handlers.seed(model, key)).get_trace(data)
-        names.extend(
-            name
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        )
+        sample = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        found.update({name: site["is_observed"] for name, site in sample.items()})
 
     jax.eval_shape(run, jax.random.PRNGKey(0))
-    return names
+    return found
 
 
 def starting_points(

@@ -137,29 +137,22 @@ def save_segment(path: Path) -> None:
 def read_segment(path: Path) -> object:
     """As a run that goes on does, from a folder with this first segment."""
     path = path.rename(path.with_name("chain0-0000.npz"))
-    try:
-        return nuts._resume(nuts.Plan(checkpoint=path.parent), 0, STATE)
-    finally:
-        path.unlink()
+    return nuts._resume(nuts.Plan(checkpoint=path.parent), 0, STATE)
+
+
+def in_a_run(path: Path, name: str) -> Path:
+    """The folder of a finished run in which the file has that name."""
+    path.with_name("run.json").write_text('{"passed": true}')
+    return path.rename(path.with_name(name)).parent
 
 
 def read_run(path: Path) -> object:
     """As `bayesdust report` does."""
-    path = path.rename(path.with_name("posterior.nc"))
-    path.with_name("run.json").write_text('{"passed": true}')
-    try:
-        return runs.load(path.parent)
-    finally:
-        path.unlink()
+    return runs.load(in_a_run(path, "posterior.nc"))
 
 
 def read_calibration(path: Path) -> object:
-    path = path.rename(path.with_name("replicas.ecsv"))
-    path.with_name("run.json").write_text("{}")
-    try:
-        return calibration_run.load(path.parent)
-    finally:
-        path.unlink()
+    return calibration_run.load(in_a_run(path, "replicas.ecsv"))
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:

@@ -110,14 +110,14 @@ def main() -> None:
             "slope at R_half": posterior["slope_rhalf"].values,
         }
         truths = {
-            "rho(150 pc)": halo.density(r[at["0.15kpc"]]),
-            "M(<1.8 R_half)": halo.enclosed_mass(r[at["1.8rhalf"]]),
-            "J(0.5 deg)": j_factor(halo, 0.5, DISTANCE),
-            "slope at R_half": 10 ** halo.slope(marks["rhalf"]),  # as the others', by its logarithm
+            "rho(150 pc)": np.log10(halo.density(r[at["0.15kpc"]])),
+            "M(<1.8 R_half)": np.log10(halo.enclosed_mass(r[at["1.8rhalf"]])),
+            "J(0.5 deg)": np.log10(j_factor(halo, 0.5, DISTANCE)),
+            "slope at R_half": halo.slope(marks["rhalf"]),
         }
         for label, draws in reported.items():
             draws = draws.ravel()
-            value = float(np.log10(truths[label]))
+            value = float(truths[label])
             q = np.quantile(draws, [0.0015, 0.025, 0.16, 0.5, 0.84, 0.975, 0.9985])
             where = (
                 "95 %" if q[1] <= value <= q[5] else "99.7 %" if q[0] <= value <= q[6] else "OUT"
