@@ -48,7 +48,7 @@ def test_every_shipped_model_heeds_probabilities(name):
 @pytest.mark.parametrize("name", [n for n in programs.shipped("dwarf") if n != "dsph_gnfw"])
 def test_a_mixture_is_refused_by_models_that_have_none(name):
     with pytest.raises(BayesdustError, match=f"{name} has no foreground"):
-        posterior._prepare(programs.load(name), stars_of(p_member=0.9), {"membership": "mixture"})
+        posterior.prepared(programs.load(name), stars_of(p_member=0.9), {"membership": "mixture"})
 
 
 def test_a_model_without_the_option_says_that_it_ignores_them():
@@ -62,8 +62,8 @@ def test_a_model_that_takes_the_option_and_forgets_it_is_found_out(tmp_path, cap
     (tmp_path / "tiny.py").write_text(MODEL)
     program = programs.load(tmp_path / "tiny.py")
     with caplog.at_level(logging.WARNING):
-        data = posterior._prepare(program, stars_of(p_member=0.9), {})
-        posterior._prepare(program, stars_of(), {})
+        data = posterior.prepared(program, stars_of(p_member=0.9), {})
+        posterior.prepared(program, stars_of(), {})
     assert len(data.notes) == 1
     assert [record.message for record in caplog.records] == [f"warning: {data.notes[0]}"]
 
