@@ -13,15 +13,7 @@ from scipy import stats
 from bayesdust.catalogs.cartesian import read_places
 from bayesdust.catalogs.cuts import CutReport
 from bayesdust.dynamics import dust_fit
-from bayesdust.dynamics.weak_form import (
-    Bumps,
-    Pilot,
-    Sample,
-    _rates,
-    covariance,
-    own_star_pull,
-    reweighted,
-)
+from bayesdust.dynamics.weak_form import Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy, galaxy_posterior
 from bayesdust.inference.flow_likelihood import FlowForces
@@ -178,27 +170,6 @@ def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     )
 
 
-def test_own_star_pull_is_a_mean_over_stars():
-    """F^T C^-1 s in the truth has this mean: bootstrap copies of the stars scatter about it."""
-    rng = np.random.default_rng(0)
-    n, copies = 300, 20_000
-    x = rng.normal(size=(n, 3)) * 0.8 + np.array([-8.0, 0, 0])
-    v = rng.normal(size=(n, 3)) * 40 + np.array([0, 200.0, 0])
-    tests = Bumps(np.array([[-8.0, 0.0, 0.0]]), np.array([[2.0, 2.0, 2.0]]), -200.0)
-    force = lambda x: TRUTH.acceleration(x)[None]  # noqa: E731
-    stars, truth = Sample.of(x, v), Pilot(TRUTH.acceleration)
-    inverse = np.linalg.inv(np.asarray(covariance(tests, stars, truth)))
-    pull = np.asarray(own_star_pull(tests, stars, truth, force, inverse))[0]
-    drift, kick = jax.vmap(lambda x, v: _rates(tests, x, v))(x, v)
-    slopes = np.einsum("nki,ni->nk", kick, jax.vmap(TRUTH.acceleration)(x))
-    terms = np.asarray(drift) + slopes
-    weights = rng.poisson(1.0, (copies, n)) - 1.0
-    products = np.einsum("ck,kj,cj->c", weights @ slopes, inverse, weights @ terms)
-    error = np.std(products) / np.sqrt(copies)
-    assert abs(np.mean(products) - pull) < 4 * error
-    assert abs(pull) > 10 * error  # no pull at all is rejected
-
-
 def test_model_and_tree(data, dusty_stars):
     program = load("mw_cbe_gnfw")
     tree = galaxy_posterior.fit(
@@ -280,19 +251,27 @@ def test_the_limits_are_those_of_the_cuts(dusty_stars):
     assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
 
 
-def test_too_few_stars_for_the_sums_are_told(dusty_stars, data):
-    assert data.number * 150 > dusty_stars.n
-    assert any("the vertical force comes out too weak" in note for note in data.notes)
+def test_bumps_with_too_few_stars_are_left_out(dusty_stars):
+    """A bump that one heavy star fills tells nothing; where all are so, that is said."""
+    weights = np.asarray(dusty_stars.weights).copy()
+    low = (dusty_stars.x[:, 2] < 0) & (dusty_stars.x[:, 0] < dusty_stars.centre[0])
+    weights[np.flatnonzero(low)[::20]] *= 1e3
+    heavy = dataclasses.replace(dusty_stars, weights=weights)
+    options = options_of({"bump": 1.7}, heavy, OPTIONS, CHOICES)
+    some, every = (
+        Survey.of(stars, options, None, 0, lambda *_: None) for stars in (heavy, dusty_stars)
+    )
+    assert 0 < some.tests.number < every.tests.number
+    assert some.left_out == (every.tests.number - some.tests.number) / 9
+    assert "test functions hold fewer than 30 effective stars" in some._notes()[-1]
+    assert every.left_out == 0
+    few = dataclasses.replace(
+        dusty_stars, x=dusty_stars.x[:40], v=dusty_stars.v[:40], weights=dusty_stars.weights[:40]
+    )
+    with pytest.raises(BayesdustError, match="40 stars are too few, or their weights too uneven"):
+        Survey.of(few, options, None, 0, lambda *_: None)
 
 
-@pytest.mark.parametrize(
-    ("limits", "named"),
-    [
-        ({"limit": 14.0}, []),
-        ({"limit": 20.0}, ["limit is 20.00"]),
-        ({"limit": 14.0, "absolute_limit": 9.0}, ["absolute_limit is 9.00"]),
-    ],
-)
 def test_a_limit_beyond_every_star_is_told(dusty_stars, monkeypatch, limits, named):
     monkeypatch.setattr(dust_fit, "FIRST", 1)
     prepared = galaxy.prepare(dusty_stars, {"bump": 1.7, **limits}, POINTS)

@@ -39,4 +39,4 @@ def slopes(
         found = jax.vmap(one)(x.reshape(-1, 3), v.reshape(-1, 3))
         return jnp.einsum("i,isk->ks", w.ravel(), found)
 
-    return np.asarray(in_chunks(part, stars, chunk))
+    return np.asarray(in_chunks(part, [stars], chunk)[0])

@@ -31,14 +31,14 @@ Cook & Stefanski 1994, J. Am. Stat. Assoc. 89, 1314). A star is therefore a set 
 Units: kpc, km/s, (km/s)^2/kpc.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bayesdust.arrays import Array
 from bayesdust.errors import BayesdustError
@@ -53,16 +53,18 @@ class Bumps(eqx.Module):
     """Test functions g = B_m(x) h_l(v): bumps in space times powers of the velocity.
 
     B = (1 - q)^3, q = |(x - `centres`)/`widths`|^2, within q < 1 and zero outside: twice continuously
-    differentiable. h_l are the nine first and second powers of (v_R, v_phi - `v_phi`, v_z)/`v_scale`
-    [km/s]: what the stars do together is taken off, so that it adds no noise. `v_phi` is positive from x
-    to y, and so about -220 for the Milky Way in axes where the Sun is at negative x. `centres`,
-    `widths` (m, 3) [kpc].
+    differentiable. h_l are the nine first and second powers of u = (v_R, v_phi - `v_phi`, v_z)/`v_scale`
+    [km/s]: what the stars do together is taken off, so that it adds no noise. Times exp(-|w|^2/2), w the
+    same velocities over `reach` [km/s], if that is not infinite: bare powers are largest for the hottest
+    stars, which tell the least. `v_phi` is positive from x to y, and so about -220 for the Milky Way in axes
+    where the Sun is at negative x. `centres`, `widths` (m, 3) [kpc].
     """
 
     centres: Float[np.ndarray, "m 3"]
     widths: Float[np.ndarray, "m 3"]
     v_phi: float
     v_scale: float = 50.0
+    reach: float = np.inf
 
     @classmethod
     def inside(
@@ -72,6 +74,7 @@ class Bumps(eqx.Module):
         v_phi: float,
         width: float = 1.3,
         layers: tuple[tuple[float, float], ...] = ((0.25, 0.45), (0.7, 0.7), (1.6, 1.2)),
+        reach: float = np.inf,
     ) -> "Bumps":
         """Hexagons of bumps of `width` [kpc] in layers (height, width) on both sides of the plane.
 
@@ -91,12 +94,16 @@ class Bumps(eqx.Module):
                     widths.append(size)
         if not places:
             raise BayesdustError(f"A ball of {radius:g} kpc holds no bump of {width:g} kpc.")
-        return cls(np.array(places), np.array(widths), v_phi)
+        return cls(np.array(places), np.array(widths), v_phi, reach=reach)
 
     @property
     def number(self) -> int:
         """How many test functions there are."""
         return 9 * len(self.centres)
+
+    def of(self, which: Bool[np.ndarray, " m"]) -> "Bumps":
+        """Some of the bumps alone."""
+        return Bumps(self.centres[which], self.widths[which], self.v_phi, self.v_scale, self.reach)
 
     def windows(self, x: Float[Array, "3"]) -> Float[Array, " m"]:
         """The bumps in place alone, one at their centres and zero from their edges on."""
@@ -109,7 +116,8 @@ class Bumps(eqx.Module):
         cylindrical = CylindricalVelocity().transform(v, x)
         u = (cylindrical - jnp.array([0.0, self.v_phi, 0.0])) / self.v_scale
         squares = jnp.stack([u[i] * u[j] for i in range(3) for j in range(i, 3)])
-        powers = jnp.concatenate([u, squares])
+        ratio = self.v_scale / self.reach
+        powers = jnp.concatenate([u, squares]) * jnp.exp(-0.5 * ratio**2 * jnp.sum(u**2))
         return (bumps[:, None] * powers).ravel()
 
 
@@ -146,6 +154,12 @@ class Sample(eqx.Module):
         """Number of stars."""
         return len(self.x)
 
+    def split(self, parts: int) -> list["Sample"]:
+        """The stars in `parts` of one size, by chance, but the same for the same stars."""
+        order = np.random.default_rng(0).permutation(self.n)
+        rows = np.array_split(order, parts)
+        return [Sample(self.x[row], self.v[row], self.weights[row]) for row in rows]
+
 
 class Moments(NamedTuple):
     """The sums: `constant` (k,) + `force` (k, p) a + `dust` (k, q) e, for coefficients a and e."""
@@ -177,6 +191,17 @@ class Pilot(eqx.Module):
         return term + tests.values(x, v) * (self.grad_ln_epsilon(x) @ v)
 
 
+def effective_stars(tests: Bumps, stars: Sample, chunk: int = CHUNK) -> Float[np.ndarray, " m"]:
+    """How many stars of one weight would tell as much of each bump in place: (sum w B)^2 / sum (w B)^2."""
+
+    def part(x: Array, v: Array, w: Array) -> tuple[Array, Array]:
+        inside = jnp.einsum("nc,ncm->nm", w, jax.vmap(jax.vmap(tests.windows))(x))
+        return jnp.sum(inside, axis=0), jnp.sum(inside**2, axis=0)
+
+    total, square = map(np.asarray, in_chunks(part, [stars], chunk)[0])
+    return total**2 / np.maximum(square, np.finfo(float).tiny)
+
+
 def two_forces(acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]]) -> Basis:
     """The horizontal and the vertical part (2, 3) of an acceleration, as two functions of free size."""
 
@@ -191,7 +216,18 @@ def two_forces(acceleration: Callable[[Float[Array, "3"]], Float[Array, "3"]]) -
 def moments(
     tests: Bumps, stars: Sample, force: Basis, dust: Basis | None = None, chunk: int = CHUNK
 ) -> Moments:
-    """One pass over the stars; memory does not grow with their number.
+    """One pass over the stars; memory does not grow with their number. See `moments_of_parts`."""
+    return moments_of_parts(tests, [stars], force, dust, chunk)[0]
+
+
+def moments_of_parts(
+    tests: Bumps,
+    parts: Sequence[Sample],
+    force: Basis,
+    dust: Basis | None = None,
+    chunk: int = CHUNK,
+) -> list[Moments]:
+    """The sums over each of some parts of the stars.
 
     `force` gives the accelerations of its basis functions, `dust` the gradients of those of ln epsilon;
     the stars' weights are 1/epsilon in (2) and one in (3).
@@ -208,13 +244,20 @@ def moments(
         basis = jax.vmap(force)(x).transpose(0, 2, 1).reshape(kick.shape[1], -1)
         return Moments(w @ drift, kick @ basis, pull)
 
-    return in_chunks(part, stars, chunk)
+    return in_chunks(part, parts, chunk)
 
 
 def covariance(
     tests: Bumps, stars: Sample, pilot: Pilot, chunk: int = CHUNK
 ) -> Float[Array, "k k"]:
-    """Covariance of the sums at a pilot solution, from the scatter of the stars' own terms.
+    """Covariance of the sums at a pilot solution. See `covariance_of_parts`."""
+    return covariance_of_parts(tests, [stars], pilot, chunk)[0]
+
+
+def covariance_of_parts(
+    tests: Bumps, parts: Sequence[Sample], pilot: Pilot, chunk: int = CHUNK
+) -> list[Float[Array, "k k"]]:
+    """That of the sums over each of some parts of the stars, from the scatter of the stars' own terms.
 
     Terms of independent stars add in quadrature; what their mean is off zero, which a good pilot makes
     small, is taken off.
@@ -224,8 +267,11 @@ def covariance(
         terms = _star_terms(tests, pilot, x, v, w)
         return jnp.sum(terms, axis=0), terms.T @ terms
 
-    total, square = in_chunks(squares, stars, chunk)
-    return square - jnp.outer(total, total) / stars.n
+    found = in_chunks(squares, parts, chunk)
+    return [
+        square - jnp.outer(total, total) / stars.n
+        for stars, (total, square) in zip(parts, found, strict=True)
+    ]
 
 
 def reweighted(
@@ -244,44 +290,7 @@ def reweighted(
         return jnp.einsum("ncd,nc,nck->dk", factors, w, _copy_terms(tests, pilot, x, v))
 
     by_star = np.ascontiguousarray(np.moveaxis(factors, 0, -1))
-    return in_chunks(sums, stars, chunk, by_star)
-
-
-def own_star_pull(
-    tests: Bumps,
-    stars: Sample,
-    pilot: Pilot,
-    force: Basis,
-    inverse: Float[np.ndarray, "k k"],
-    dust: Basis | None = None,
-    chunk: int = CHUNK,
-) -> Float[Array, " p+q"]:
-    """What added to the slope of -chi2/2 in all coefficients makes its mean zero in the truth.
-
-    The sums s and their slopes F come from the same stars, so that F^T C^-1 s is not zero in the mean but
-    sum_i F_i^T C^-1 s_i, F_i and s_i one star's terms: it pulls forces towards zero by about k/n. Here that
-    is worked out, with `inverse` = C^-1 and s_i at the pilot; a covariance that follows the force
-    (continuous updating, Hansen, Heaton & Yaron 1996) does the same. Coefficients of `force` come first,
-    then those of `dust`.
-    """
-
-    def part(x: Array, v: Array, w: Array) -> Array:
-        turned = _star_terms(tests, pilot, x, v, w) @ inverse  # (n, k)
-        turned = (w[..., None] * turned[:, None, :]).reshape(-1, tests.number)
-        x, v = x.reshape(-1, 3), v.reshape(-1, 3)
-
-        def slopes(turned: Array, x: Array, v: Array) -> tuple[Array, Array]:
-            """By one copy's share, of every force and of every gradient of ln epsilon."""
-            kick = turned @ _rates(tests, x, v)[1]
-            return kick, (turned @ tests.values(x, v)) * v
-
-        kick, drag = jax.vmap(slopes)(turned, x, v)
-        pulls = jnp.einsum("ni,npi->p", kick, jax.vmap(force)(x))
-        if dust is None:
-            return pulls
-        return jnp.concatenate([pulls, jnp.einsum("ni,npi->p", drag, jax.vmap(dust)(x))])
-
-    return in_chunks(part, stars, chunk)
+    return in_chunks(sums, [stars], chunk, by_star)[0]
 
 
 def _star_terms(tests: Bumps, pilot: Pilot, x: Array, v: Array, w: Array) -> Array:
@@ -300,12 +309,27 @@ def _rates(tests: Bumps, x: Array, v: Array) -> tuple[Array, Array]:
     return drift, jax.jacfwd(lambda v: tests.values(x, v))(v)
 
 
-def in_chunks(part: Callable, stars: Sample, chunk: int, *more: np.ndarray) -> Any:
-    """The sum over chunks of `part`; the last is filled up with stars of weight zero."""
-    compiled, total = jax.jit(part), None
-    chunk = max(1, chunk // stars.x.shape[1])
-    for first in range(0, stars.n, chunk):
-        some = [a[first : first + chunk] for a in (stars.x, stars.v, stars.weights, *more)]
+def in_chunks(
+    part: Callable, parts: Sequence[Sample], chunk: int, *more: Float[np.ndarray, "n ..."]
+) -> list[Any]:
+    """The sums of `part` over the stars of every Sample, some at a time, compiled once.
+
+    `more` are arrays by star of all of them, which `part` is given after x, v and the weights. The last
+    chunk is filled up with stars of weight zero.
+    """
+    compiled, found, before = jax.jit(part), [], 0
+    for stars in parts:
+        own = [a[before : before + stars.n] for a in more]
+        found.append(_summed(compiled, [stars.x, stars.v, stars.weights, *own], chunk))
+        before += stars.n
+    return found
+
+
+def _summed(compiled: Callable, arrays: list[np.ndarray], chunk: int) -> Any:
+    total, (n, copies) = None, arrays[2].shape
+    chunk = max(1, chunk // copies)
+    for first in range(0, n, chunk):
+        some = [a[first : first + chunk] for a in arrays]
         missing = chunk - len(some[0])
         some = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in some]
         some[2][chunk - missing :] = 0.0

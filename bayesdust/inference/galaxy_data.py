@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
@@ -19,7 +19,7 @@ from bayesdust.callbacks import OnProgress
 from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
-from bayesdust.dynamics import sun_offsets
+from bayesdust.dynamics import cross_fitting, sun_offsets
 from bayesdust.dynamics.dust_fit import fit_dust
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen
 from bayesdust.dynamics.weak_form import (
@@ -27,9 +27,9 @@ from bayesdust.dynamics.weak_form import (
     Bumps,
     Pilot,
     Sample,
-    covariance,
-    moments,
-    own_star_pull,
+    covariance_of_parts,
+    effective_stars,
+    moments_of_parts,
     reweighted,
     two_forces,
 )
@@ -62,7 +62,11 @@ GAP_NOTE = (
     "the dust goes unseen; then give what is right."
 )
 SIGHTS = 8  # lines of sight for each draw of the dust
-FEWEST_A_SUM = 150  # stars: below, the vertical force is biased by much of its error
+REACH = 120.0  # km/s, of the test functions: about three times the dispersion of discs
+FEWEST_A_BUMP = (
+    30  # effective stars; a tenth of them left out, the nine sums of each stay independent
+)
+ROUNDS = 3  # for the pilot
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
@@ -116,6 +120,7 @@ class Survey:
     Attributes
     ----------
     tests : the test functions
+    left_out : how many bumps were left out for want of stars
     sample : the stars, with weights 1/epsilon
     centre, radius : of the ball, kpc
     dust, by_draw : the map and epsilon (d, n, c) of the sample by its draws, or None where no dust was fitted
@@ -124,6 +129,7 @@ class Survey:
     """
 
     tests: Bumps
+    left_out: int
     sample: Sample
     centre: Float[np.ndarray, "3"]
     radius: float
@@ -154,7 +160,7 @@ class Survey:
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
         bump = chosen["bump"] or round(radius / 3.0, 3)
-        tests = Bumps.inside(centre, edge, _rotation(stars), bump)
+        tests = Bumps.inside(centre, edge, _rotation(stars), bump, reach=REACH)
         x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
         if blurred:
             around, moving = stars.either_side(seed)
@@ -171,9 +177,12 @@ class Survey:
             )
             by_draw = dust.efficiencies((x - sun).reshape(-1, 3)).reshape(-1, *weights.shape)
             weights = weights / by_draw.mean(axis=0)
+        sample = Sample.of(x, v, weights)
+        enough = _with_stars(tests, sample)
         return cls(
-            tests=tests,
-            sample=Sample.of(x, v, weights),
+            tests=tests.of(enough),
+            left_out=int(np.sum(~enough)),
+            sample=sample,
             centre=centre,
             radius=radius,
             sun=sun,
@@ -188,19 +197,25 @@ class Survey:
     def weigh(self, force: Basis, dust: Basis | None, on_progress: OnProgress) -> "Weighed":
         """The sums with `force` and `dust` for basis functions, and how well they are known."""
         on_progress(0, 3, "sums")
-        found = moments(self.tests, self.sample, _and_pilot(force), dust)
-        constant, both, dimming = map(np.asarray, found)
+        parts = self.sample.split(cross_fitting.PARTS)
+        found = moments_of_parts(self.tests, parts, _and_pilot(force), dust)
+        constants, both, dimming = (np.stack(some) for some in zip(*found, strict=True))
         on_progress(1, 3, "sums")
-        sizes, scatter = self._first_pilot(both[:, -2:], constant)
+        sizes, first = self._first_pilot(parts, both[..., -2:], constants)
         pilot = Pilot(pilot_force(sizes))
-        scatter = scatter + self._dust_scatter(pilot) + self._sun_scatter(pilot)
         on_progress(2, 3, "sums")
-        inverse = np.linalg.inv(scatter)
-        pull = own_star_pull(self.tests, self.sample, pilot, force, inverse, dust)
+        slopes = np.concatenate([both[..., :-2], dimming], axis=-1)
+        extra = self._dust_scatter(pilot) + self._sun_scatter(pilot)
+        crossed = first._replace(slopes=slopes, extra=extra)
+        pull = crossed.pull(constants + both[..., -2:] @ sizes)
         on_progress(3, 3, "sums")
-        slopes = np.column_stack([both[:, :-2], dimming])
-        pilot_sizes = (float(sizes[0]), float(sizes[1]))
-        return Weighed(constant, slopes, scatter, np.asarray(pull), pilot_sizes)
+        return Weighed(
+            constants.sum(axis=0),
+            slopes.sum(axis=0),
+            crossed.covariance,
+            pull,
+            (float(sizes[0]), float(sizes[1])),
+        )
 
     def shared(self, weighed: "Weighed") -> dict[str, Any]:
         """The fields of `SurveyData`."""
@@ -216,20 +231,24 @@ class Survey:
         }
 
     def _first_pilot(
-        self, pulls: Float[np.ndarray, "k 2"], constant: Float[np.ndarray, " k"]
-    ) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "k k"]]:
-        """Sizes of MWPotential2014's horizontal and vertical force, and the covariance of the sums there.
+        self,
+        parts: list[Sample],
+        slopes: Float[np.ndarray, "p k 2"],
+        constants: Float[np.ndarray, "p k"],
+    ) -> tuple[Float[np.ndarray, "2"], cross_fitting.Parts]:
+        """Sizes of MWPotential2014's horizontal and vertical force, and the covariances of the sums there.
 
-        `pulls` are the sums' slopes in the two sizes. Twice, as the one needs the other.
+        `slopes` are those in the two sizes. In rounds, as the one needs the other.
         """
-        sizes = np.ones(2)
-        for _ in range(2):
-            scatter = np.asarray(covariance(self.tests, self.sample, Pilot(pilot_force(sizes))))
-            inverse = np.linalg.solve(scatter, pulls)
-            before, sizes = sizes, -np.linalg.solve(pulls.T @ inverse, inverse.T @ constant)
+        sizes, stars = np.ones(2), np.array([part.n for part in parts])
+        for _ in range(ROUNDS):
+            scatters = covariance_of_parts(self.tests, parts, Pilot(pilot_force(sizes)))
+            found = cross_fitting.Parts(stars, slopes, np.stack(scatters))
+            before = sizes
+            sizes = -np.linalg.solve(found.crossed(slopes), found.crossed(constants))
             if np.all(abs(sizes - before) < 0.05):
                 break
-        return sizes, scatter
+        return sizes, found
 
     def _dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
         """Covariance of the sums between draws of the dust, about those with the map's weights."""
@@ -256,7 +275,12 @@ class Survey:
     def _notes(self) -> tuple[str, ...]:
         """What the user ought to know of these sums."""
         outside = int(np.sum(np.linalg.norm(self.points - self.centre, axis=1) > self.radius))
-        notes = _notes(self.options, self.tests.number, self.sample.n, outside)
+        notes = _notes(self.options, outside)
+        if self.left_out:
+            notes.append(
+                f"{self.left_out} of {self.left_out + len(self.tests.centres)} test functions hold fewer than "
+                f"{FEWEST_A_BUMP} effective stars and are left out; larger ones (option bump, in kpc) hold more."
+            )
         for name, magnitude in self.faintest.items():
             if magnitude < self.options[name] - GAP:
                 notes.append(GAP_NOTE.format(name=name, limit=self.options[name], star=magnitude))
@@ -361,6 +385,17 @@ def options_of(
     return chosen
 
 
+def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
+    """Which bumps hold enough stars; sums that hang on a few would have no covariance to speak of."""
+    enough = effective_stars(tests, sample) >= FEWEST_A_BUMP
+    if not enough.any():
+        raise BayesdustError(
+            f"{sample.n:,} stars are too few, or their weights too uneven: no test function of the "
+            f"{len(enough)} holds as many as {FEWEST_A_BUMP}; take larger ones (option bump, in kpc)."
+        )
+    return enough
+
+
 def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
     """Where the sample ends: limit and absolute limit of `fit_dust`."""
     absolute = chosen["absolute_limit"]
@@ -401,7 +436,7 @@ def _rotation(stars: MilkyWayStars) -> float:
     return float(np.mean((x[:, 0] * v[:, 1] - x[:, 1] * v[:, 0]) / np.hypot(x[:, 0], x[:, 1])))
 
 
-def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[str]:
+def _notes(chosen: dict[str, Any], outside: int) -> list[str]:
     notes = []
     if outside:
         notes.append(
@@ -423,11 +458,5 @@ def _notes(chosen: dict[str, Any], number: int, n: int, outside: int) -> list[st
         notes.append(
             "The dust is told by the stars' motions alone (efficiency=free): on mocks the vertical force "
             "then comes out a fifth too small. Give a limit, for dust from magnitudes."
-        )
-    if n < FEWEST_A_SUM * number:
-        notes.append(
-            f"{number} sums of {n:,} stars: the vertical force comes out too weak, by 6 % or 0.9 of its "
-            "error on mocks of 20,000 stars and 270 sums (docs/results/cbe-coverage.md); larger bumps "
-            "(option bump, in kpc) make fewer sums."
         )
     return notes

@@ -13,7 +13,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,8 +27,10 @@ import numpy as np  # noqa: E402
 from benchmarks.results import provenance  # noqa: E402
 
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
+from bayesdust.catalogs.tables import digest  # noqa: E402
 from bayesdust.disc_mocks import SURVEY  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, clouds, dusty_survey  # noqa: E402
+from bayesdust.inference import galaxy_data  # noqa: E402
 from bayesdust.inference.posterior import fit  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
 from bayesdust.potentials import (  # noqa: E402
@@ -90,7 +94,11 @@ def mock(seed: int) -> DustySurvey:
 
 
 def scores(model: str, survey: DustySurvey, seed: int) -> dict[str, np.ndarray]:
-    """z of every class of product, (1,) or (PLACES,); NaN where fewer places were uncertain."""
+    """z of every class of product, (1,) or (PLACES,); NaN where fewer places were uncertain.
+
+    Those of the acceleration are counted along the true one: a force that is too weak has z above zero on
+    both sides of the plane.
+    """
     ball, points = survey.galaxy.ball, places(survey, seed)
     stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
     tree = fit(load(model), stars, options=OPTIONS, points=points, seed=seed, **MODELS[model])
@@ -105,7 +113,8 @@ def scores(model: str, survey: DustySurvey, seed: int) -> dict[str, np.ndarray]:
     found = {}
     for name, (draws, exact) in known.items():
         flat = draws.values.reshape(-1, len(exact))
-        found[name] = (exact - flat.mean(axis=0)) / flat.std(axis=0)
+        along = np.sign(exact)  # all else is positive
+        found[name] = along * (exact - flat.mean(axis=0)) / flat.std(axis=0)
     flat = posterior["epsilon"][:, :, PLACES:].values.reshape(-1, CANDIDATES)
     uncertain = np.flatnonzero(flat.std(axis=0) >= UNCERTAIN)[:PLACES]
     flat, exact = flat[:, uncertain], survey.efficiency(points[PLACES:][uncertain])
@@ -143,6 +152,19 @@ def rows(model: str) -> list[str]:
     return found
 
 
+def remembering(dust_fit: Callable) -> Callable:
+    """The last fit again where stars and magnitudes are the same: models of one mock share the dust."""
+    kept: dict[str, Any] = {}
+
+    def call(offsets: np.ndarray, magnitude: np.ndarray, *more: Any, **named: Any) -> Any:
+        key = digest(offsets, magnitude)
+        if kept.get("key") != key:
+            kept.update(key=key, dust=dust_fit(offsets, magnitude, *more, **named))
+        return kept["dust"]
+
+    return call
+
+
 def scored(model: str, seed: int, survey: DustySurvey | None) -> DustySurvey | None:
     """Score a mock and keep it, unless that is done; the mock is drawn if it is not given, and returned."""
     path = FOLDER / f"{model}-{seed}.npz"
@@ -163,6 +185,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1000, help="seed of the first mock")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    galaxy_data.fit_dust = remembering(galaxy_data.fit_dust)
     clock, done = time.perf_counter(), 0
     seeds = range(arguments.first, arguments.first + arguments.mocks)
     for seed in seeds:
@@ -179,8 +202,9 @@ def main() -> None:
         "# Coverage of the Milky Way's posteriors",
         "",
         f"Independent mocks of {STARS:,} stars in galaxies and behind clouds of their own, dust from "
-        f"magnitudes, bumps of 1.7 kpc. z = (truth - mean)/sd, pooled over {PLACES} places within a mock; "
-        "errors from the scatter between mocks. Wanted: |mean z| at most 0.3 and rms z from 0.85 to 1.15. Of "
+        f"magnitudes, bumps of 1.7 kpc. z = (truth - mean)/sd, pooled over {PLACES} places within a mock, of "
+        "accelerations along the true one, so that too weak a force has z above zero everywhere; errors "
+        "from the scatter between mocks. Wanted: |mean z| at most 0.3 and rms z from 0.85 to 1.15. Of "
         f"the efficiency count the first {PLACES} of {CANDIDATES} places within 0.3 kpc of the plane at "
         f"which its posterior has an sd of {UNCERTAIN} or more; at most of the others it is one, and known "
         "to be.",
