@@ -277,9 +277,10 @@ class Survey:
         outside = int(np.sum(np.linalg.norm(self.points - self.centre, axis=1) > self.radius))
         notes = _notes(self.options, outside)
         if self.left_out:
+            every = self.left_out + len(self.tests.centres)
             notes.append(
-                f"{self.left_out} of {self.left_out + len(self.tests.centres)} test functions hold fewer than "
-                f"{FEWEST_A_BUMP} effective stars and are left out; larger ones (option bump, in kpc) hold more."
+                f"{self.left_out} of {every} test functions hold fewer than {FEWEST_A_BUMP} effective stars "
+                "and are left out; larger ones (option bump, in kpc) hold more."
             )
         for name, magnitude in self.faintest.items():
             if magnitude < self.options[name] - GAP:
