@@ -368,6 +368,14 @@ def covariances(change):
 TABLES = {
     "no radius": (lambda t: t.rename_column("r", "radius"), "has no column r;"),
     "no error": (lambda t: t.remove_column("rho_dm_err"), "has no column rho_dm_err;"),
+    "error of 1e-170": (
+        put("rho_dm_err", 2, 1e-170),
+        "row 3, column rho_dm_err: the error comes out at",
+    ),
+    "error of 1e170": (
+        put("rho_dm_err", 2, 1e170),
+        "row 3, column rho_dm_err: the value is 1e+170",
+    ),
     "negative error": (put("rho_dm_err", 2, -1e-3), "row 3, column rho_dm_err: the error is zero"),
     "zero radius": (put("r", 1, 0.0), "row 2, column r: the radius is 0 kpc"),
     "parsecs": (put("r", 4, 8000.0), "row 5, column r: the radius is 8000 kpc"),

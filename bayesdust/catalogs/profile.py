@@ -15,6 +15,7 @@ from bayesdust.catalogs.tables import digest, fault, read_table
 from bayesdust.units import DENSITY_GEV_CM3
 
 FEWEST_RADII = 3  # as many as a halo has numbers
+PUNY = 1e-9  # of the largest density: an error that is no error
 FARTHEST, DENSEST = 1e3, 1e12  # kpc and Msun/kpc3: beyond, the unit is another one
 DENSE = 1e8  # Msun/kpc3; where the Sun is, no unit of a published profile gives more
 _RADII, _DENSITY = ("kpc",), ("solMass/kpc3", "GeV/cm3")
@@ -82,6 +83,7 @@ def read_profile(
     _check_radii(reader, r)
     _check_densities(reader, rho)
     covariance = _covariance(reader, n) if many else np.diag(_errors(reader)) ** 2
+    _check_sizes(reader, np.sqrt(np.diag(covariance)), rho, many)
     root = np.linalg.inv(np.linalg.cholesky(covariance))
     return Profile(
         r=r,
@@ -167,6 +169,19 @@ def _errors(reader: ColumnReader) -> Float[np.ndarray, " n"]:
         problem = "the error is zero or negative"
         raise fault(reader.source.where, problem, "correct it or remove the row", row + 1, column)
     return error
+
+
+def _check_sizes(
+    reader: ColumnReader, error: Float[np.ndarray, " n"], rho: Float[np.ndarray, " n"], many: bool
+) -> None:
+    """Errors so far from the densities are of another unit, and their squares would overflow."""
+    largest = abs(rho).max() or DENSEST
+    if (wrong := ~((error > PUNY * largest) & (error < DENSEST / PUNY))).any():
+        row = int(np.argmax(wrong))
+        problem = f"the error comes out at {error[row] / 1e9:.3g} Msun/pc3"
+        advice = "correct it, or state its unit"
+        name = f"cov_{row + 1}" if many else "rho_dm_err"
+        raise fault(reader.source.where, problem, advice, row + 1, reader.find(name) or "")
 
 
 def _covariance(reader: ColumnReader, n: int) -> Float[np.ndarray, "n n"]:
