@@ -45,6 +45,7 @@ from bayesdust.inference.programs import load
 
 VELOCITIES = "v_los"
 LN_LIKELIHOOD = "ln_likelihood"
+SLOPE = "slope_rhalf"
 POOL = 1000  # draws of theta, thinned, where it cannot be drawn from the prior
 TOGETHER = 50  # replicas in one program, on an accelerator
 BATCH = 250  # draws whose quantities are worked out at once
@@ -297,7 +298,8 @@ class _Side:
 
     def quantities(self, z: Point, v: Array) -> dict[str, Array]:
         """What is ranked, at one unconstrained point: parameters (a vector's entries one by one),
-        rho(150 pc), M(<1.8 R_half), J(0.5 deg), and the ln likelihood of the velocities."""
+        rho(150 pc), M(<1.8 R_half), J(0.5 deg), the slope of rho at R_half where the model records it,
+        and the ln likelihood of the velocities."""
         seen = self.seen(v)
         sites = constrain_fn(self.model, (seen,), {}, z, return_deterministic=True)
         found: dict[str, Array] = {}
@@ -309,6 +311,8 @@ class _Side:
         for label, (name, index, log) in self._marks().items():
             if name in sites and jnp.ndim(sites[name]) == 1:
                 found[label] = jnp.log10(sites[name][index]) if log else sites[name][index]
+        if SLOPE in sites:
+            found[SLOPE] = sites[SLOPE]
         seeded = handlers.seed(handlers.substitute(self.model, data=sites), jax.random.PRNGKey(0))
         law = handlers.trace(seeded).get_trace(seen)[VELOCITIES]["fn"]
         return found | {LN_LIKELIHOOD: jnp.sum(law.log_prob(v))}
