@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bayesdust.inference.posterior import fit
     from bayesdust.inference.profile_draws import profile_of
     from bayesdust.inference.programs import load as load_model
+    from bayesdust.predictive_checks import predictive_pvalues
     from bayesdust.report import write_report
     from bayesdust.summary import summarise
 
@@ -53,6 +54,7 @@ _HOMES = {
     "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
+    "predictive_pvalues": ("predictive_checks", "predictive_pvalues"),
     "profile_of": ("inference.profile_draws", "profile_of"),
     "published": ("catalogs.galaxies", "published"),
     "read_dust_cube": ("catalogs.dust", "read_dust_cube"),
@@ -81,6 +83,7 @@ __all__ = [
     "galaxy_names",
     "galaxy_table",
     "load_model",
+    "predictive_pvalues",
     "profile_of",
     "published",
     "read_dust_cube",

@@ -74,6 +74,7 @@ def context(tree: DataTree, table: Table, share: Table) -> dict[str, Any]:
             drawn([*(_of_a_halo if alone else _figures)(tree), *of_the_draws(tree, table)])
         ),
         "rows": [r for r in map(format_row, table) if r["name"].split("[")[0] not in pointwise],
+        "rings": [],
         "points": list(_points(tree, table)),
         "point_columns": [(label, unit) for label, unit, *_ in _COLUMNS],
         "points_note": _points_note(count),

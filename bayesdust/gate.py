@@ -14,6 +14,7 @@ import numpy as np
 
 from bayesdust.influence import dispersion
 from bayesdust.literature import far_from_published
+from bayesdust.predictive_checks import alarms, predictive_pvalues
 from bayesdust.summary import (
     chain_draws,
     dataset,
@@ -94,7 +95,8 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
 
     Converged draws can still be of the wrong stars: sigma_los at R_half must not lie, with its
     whole 95 % interval, beyond a factor 2 of the galaxy's published dispersion, or above 30 km/s
-    where none is known. A J-factor far from all of `published` is only warned of. For the Milky Way
+    where none is known. A J-factor far from all of `published` is only warned of, and so are stars whose
+    dispersions or kurtosis are not those of the model (`predictive_checks`). For the Milky Way
     the sums of the weak form must fit: the median of chi2 is at most dof + 5 sqrt(2 dof).
     """
     table = summarise(tree) if table is None else table
@@ -107,7 +109,9 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
     checks += [_check_fit(tree)] if is_milky_way(tree) else _check_plausible(tree)
     method = str(tree.attrs.get("method", "unknown"))
     passed = all(check.ok for check in checks)
-    return Verdict(passed, tuple(checks), method, far_from_published(table, published))
+    odd = () if is_milky_way(tree) else alarms(predictive_pvalues(tree))
+    warnings = (*far_from_published(table, published), *odd)
+    return Verdict(passed, tuple(checks), method, warnings)
 
 
 def _check_plausible(tree: DataTree) -> list[Check]:

@@ -17,8 +17,10 @@ from bayesdust.files import write_atomically
 from bayesdust.gate import Verdict, verdict
 from bayesdust.influence import dispersion, prior_share
 from bayesdust.pages import render
+from bayesdust.predictive_checks import predictive_pvalues
 from bayesdust.report_figures import figures
 from bayesdust.report_numbers import comparison, find_row, format_row, headlines, interval
+from bayesdust.report_rings import rows_of_rings
 from bayesdust.style import decimals
 from bayesdust.summary import dataset, is_independent, is_milky_way, parameters, summarise
 
@@ -135,6 +137,7 @@ def _dwarf_context(
         "comparison_note": "Logarithms to base 10, with 68 % errors. Methods and samples differ; the values "
         "are to overlap, not to agree.",
         "figures": list(figures(tree, table, published)),
+        "rings": list(rows_of_rings(predictive_pvalues(tree))),
         "rows": [format_row(row) for row in table],
         "points": [],
         "facts_title": "Facts about the galaxy",

@@ -27,8 +27,9 @@ from bayesdust.inference.draws import SCHEMA_VERSION
 from bayesdust.inference.nuts import cores
 from bayesdust.inference.posterior import fit, versions
 from bayesdust.inference.programs import Program
+from bayesdust.predictive_checks import as_metadata, predictive_pvalues
 from bayesdust.report import write_report
-from bayesdust.summary import summarise
+from bayesdust.summary import is_milky_way, summarise
 from bayesdust.workplace import has_work, workplace
 
 if TYPE_CHECKING:
@@ -258,7 +259,10 @@ def read(path: Path) -> "DataTree":
 def _present(tree: "DataTree", folder: Path, about: Mapping[str, Any]) -> Verdict:
     """Write summary.ecsv and report.html; made of what posterior.nc and run.json hold alone."""
     text = io.StringIO()
-    summarise(tree).write(text, format="ascii.ecsv")
+    summary = summarise(tree)
+    if not is_milky_way(tree):
+        summary.meta["predictive_p_values"] = as_metadata(predictive_pvalues(tree))
+    summary.write(text, format="ascii.ecsv")
     write_atomically(folder / "summary.ecsv", text.getvalue())
     key = json.loads(tree.attrs.get("galaxy", "{}")).get("key")
     shown = {name: value for name, value in about.items() if name != "passed"}

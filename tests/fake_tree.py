@@ -142,6 +142,12 @@ def healthy(*, chains=4, draws=500, seed=0, rho=0.0, posterior_sd=None, scale=1.
     observed, constant = stars(rng, sigma, error=error)
     spread = np.hypot(sigma, constant["v_los_err"].values)
     replicas = 50 + spread * rng.normal(size=(chains, 50, spread.size))
+    p = constant["p_member"].values
+    strangers = np.random.default_rng(seed + 1).normal(0, 60, replicas.shape)
+    replicas = np.where(p > 0.5, replicas, strangers)
+    member = np.broadcast_to(np.where(p > 0.5, p, 0.0), replicas.shape)
+    predictive = {"v_los": replicas, "member": member, "member_predicted": member}
+    predictive = {name: (("chain", "draw", "star"), v) for name, v in predictive.items()}
     stats = {
         "diverging": (("chain", "draw"), np.zeros((chains, draws), bool)),
         "energy": (("chain", "draw"), rng.normal(1000, 2, (chains, draws))),
@@ -152,7 +158,7 @@ def healthy(*, chains=4, draws=500, seed=0, rho=0.0, posterior_sd=None, scale=1.
             "posterior": posterior,
             "sample_stats": xr.Dataset(stats),
             "prior": group(prior_draws, r, scale=scale),
-            "posterior_predictive": xr.Dataset({"v_los": (("chain", "draw", "star"), replicas)}),
+            "posterior_predictive": xr.Dataset(predictive),
             "observed_data": observed,
             "constant_data": constant,
             "truth": group({k: np.float64(v) for k, v in TRUTH.items()}, r, (), scale),
