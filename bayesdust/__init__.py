@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bayesdust.inference.posterior import fit
     from bayesdust.inference.profile_draws import profile_of
     from bayesdust.inference.programs import load as load_model
+    from bayesdust.model_comparison import compare
     from bayesdust.predictive_checks import predictive_pvalues
     from bayesdust.report import write_report
     from bayesdust.summary import summarise
@@ -46,6 +47,7 @@ _HOMES = {
     "SolarFrame": ("catalogs.frames", "SolarFrame"),
     "Stars": ("catalogs.dwarf", "Stars"),
     "calibrate": ("calibration_run", "calibrate"),
+    "compare": ("model_comparison", "compare"),
     "epsilon_from_map": ("dynamics.map_efficiency", "epsilon_from_map"),
     "fetch": ("catalogs.fetch", "fetch"),
     "fit": ("inference.posterior", "fit"),
@@ -75,6 +77,7 @@ __all__ = [
     "SolarFrame",
     "Stars",
     "calibrate",
+    "compare",
     "epsilon_from_map",
     "fetch",
     "fit",

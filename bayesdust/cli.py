@@ -363,6 +363,24 @@ def report(
 
 
 @app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR DIR ...", help="Folders of finished fits.")
+    ],
+) -> int:
+    """Which of several fits to the same stars foresees a star left out? By PSIS-LOO.
+
+    Exit codes as of `fit`; 3 means that a run did not pass, or that a Pareto k is too large.
+    """
+    from bayesdust.model_comparison import compare as compare_fits
+    from bayesdust.runs import load_several
+
+    found = compare_fits(load_several(folders))
+    typer.echo(found)
+    return FAILED if found.doubts else OK
+
+
+@app.command()
 def train(
     stars: Annotated[
         Path,

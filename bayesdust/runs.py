@@ -237,6 +237,26 @@ def load(out: str | Path) -> tuple["DataTree", dict[str, Any]]:
     return tree, about
 
 
+def load_several(folders: Sequence[str | Path]) -> dict[str, "DataTree"]:
+    """The DataTrees of finished folders by name of folder, as given; no model file is run.
+
+    Raises BayesdustError if one is given twice, holds no readable run, or files of two runs.
+    """
+    trees: dict[str, DataTree] = {}
+    seen: dict[Path, str] = {}
+    for folder in folders:
+        name, place = str(folder), Path(folder).resolve()
+        if place in seen:
+            raise BayesdustError(f"{seen[place]} and {name} are the same run: give two others.")
+        seen[place] = name
+        trees[name], about = load(folder)
+        if about.get("data_sha256") != trees[name].attrs.get("data_sha256"):
+            raise BayesdustError(
+                f"{name}: run.json and posterior.nc are of different stars: run the fit again."
+            )
+    return trees
+
+
 def write_tree(tree: "DataTree", path: Path) -> None:
     """Write a posterior.nc, by way of memory: HDF5 brings Python down where a disk is full."""
     image = io.BytesIO()

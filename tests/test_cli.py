@@ -18,7 +18,7 @@ from bayesdust.progress import Progress
 from bayesdust.runs import load
 from bayesdust.workplace import RESULTS, workplace
 
-COMMANDS = ("demo", "fit", "report", "galaxies", "fetch", "models")
+COMMANDS = ("demo", "fit", "report", "compare", "galaxies", "fetch", "models")
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default"}
 
 

@@ -34,6 +34,7 @@ FLOORS = {
     "gate": 4,
     "inference": 4,
     "influence": 4,
+    "model_comparison": 4,
     "plots": 4,
     "predictive_checks": 4,
     "flow_plots": 4,

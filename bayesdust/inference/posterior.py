@@ -33,6 +33,7 @@ from bayesdust.inference.draws import (
 )
 from bayesdust.inference.dwarf import ANGLES, DwarfData
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key
+from bayesdust.inference.pointwise import log_likelihood, other_terms
 from bayesdust.inference.programs import Program, check, load
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def assemble(
         "sample_stats": draws.stats,
         "prior": in_batches(products, prior_latents(program.model, data, seed)),
         "posterior_predictive": predict(program.model, data, posterior, seed),
+        "log_likelihood": log_likelihood(program.model, data, posterior),
         "observed_data": {"v_los": stars.v_los},
     }
     tree = az.from_dict(
@@ -213,6 +215,8 @@ def assemble(
     tree["constant_data"] = xr.DataTree(xr.Dataset(constants, coords=star))
     label(tree, LABELS, COLUMNS, COORDINATES)
     _mark_radii(tree, data)
+    if "log_likelihood" in tree.children:
+        _mark_likelihood(tree["log_likelihood"], other_terms(program.model, data), stars)
     names = latent_sites(program.model, data)
     tree.attrs.update(attributes(program, stars, data, seed, method, names))
     tree.attrs.update(_own_attributes(data))
@@ -276,6 +280,13 @@ def _mark_radii(tree: "DataTree", data: DwarfData) -> None:
     for group in tree.children.values():
         if "r" in group.coords:
             group.coords["r"].attrs.update(index, rhalf=data.r_half)
+
+
+def _mark_likelihood(group: "DataTree", others: list[str], stars: Stars) -> None:
+    """What the likelihood of the velocities is, and what it leaves out: for comparisons."""
+    about = {"units": "", "long_name": "ln of the density [1/(km/s)] of the star's velocity"}
+    group["v_los"].attrs.update(about)
+    group.attrs.update(others=json.dumps(others), photometry_sha256=stars.photometry_sha256 or "")
 
 
 def _marks(data: DwarfData) -> dict[str, float]:
