@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
             shown[name].format = ".1f"
         shown["k_max"].format = ".2f"
         lines = shown.pformat(max_lines=-1, max_width=-1, align=["<"] + [">"] * 7)
-        return "\n".join([*self.doubts, *lines, *self.sentences])
+        return "\n".join([*self.doubts, *self.sentences, *lines])
 
 
 def compare(trees: Mapping[str, DataTree]) -> Comparison:

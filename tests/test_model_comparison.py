@@ -231,7 +231,7 @@ def test_a_dispersion_far_too_low_loses(here, call):
     line = row(found, "low")
     # each star loses about c z^2, of mean c and sd 2^1/2 c: of 100 stars some seven standard errors at best
     assert line["difference"] < -4 * line["difference_se"]
-    assert "\nlow foresees the stars' velocities worse than right, by" in stdout
+    assert "low foresees the stars' velocities worse than right, by" in stdout
     assert code == (3 if found.doubts else 0)
     assert stdout == f"{found}\n"
 
