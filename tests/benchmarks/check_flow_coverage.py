@@ -109,11 +109,12 @@ def main() -> None:
         "# Free-form bands: coverage",
         "",
         f"{number} mocks of {STARS} stars of the benchmark galaxy of Lim+2025 (isotropic, no errors), each "
-        "fitted with `dsph_flow`, the anisotropy given: light as a flow, a halo of free slope. Budget: "
-        f"reduced to {BUDGET['num_chains']} chains of {BUDGET['num_warmup']} + {BUDGET['num_draws']} draws; R-hat "
-        f"above 1.05 in {unsettled} of {number * len(CASES)} fits. Shares of {len(RADII)} radii, 0.1 to 1 kpc, at "
-        "which the 68 and 95 % bands hold the truth, with the error from the scatter between mocks; the mean "
-        "of (truth - median)/(half the 68 % width) and its error; half the 68 % width [dex].",
+        "fitted with `dsph_flow`, the anisotropy given: light as a flow, a halo of free slope. Of a reduced "
+        f"budget, {BUDGET['num_chains']} chains of {BUDGET['num_warmup']} + {BUDGET['num_draws']} draws; "
+        f"R-hat is above 1.05 in {unsettled} of {number * len(CASES)} fits. Shares of {len(RADII)} radii, "
+        "0.1 to 1 kpc, at which the 68 and 95 % bands hold the truth, with the error from their scatter "
+        "between mocks; the mean of (truth - median)/(half the 68 % width) and its error; half the 68 % "
+        "width [dex].",
         "",
         "| anisotropy | quantity | 68 % | 95 % | offset | half-width |",
         "|---|---|---|---|---|---|",
