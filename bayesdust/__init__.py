@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bayesdust.catalogs.profile import Profile, read_profile
     from bayesdust.dynamics.map_efficiency import epsilon_from_map
     from bayesdust.gate import verdict
+    from bayesdust.inference.evidence import log_evidence
     from bayesdust.inference.posterior import fit
     from bayesdust.inference.profile_draws import profile_of
     from bayesdust.inference.programs import load as load_model
@@ -56,6 +57,7 @@ _HOMES = {
     "galaxy_names": ("catalogs.galaxies", "galaxy_names"),
     "galaxy_table": ("catalogs.galaxies", "galaxy_table"),
     "load_model": ("inference.programs", "load"),
+    "log_evidence": ("inference.evidence", "log_evidence"),
     "predictive_pvalues": ("predictive_checks", "predictive_pvalues"),
     "profile_of": ("inference.profile_draws", "profile_of"),
     "published": ("catalogs.galaxies", "published"),
@@ -86,6 +88,7 @@ __all__ = [
     "galaxy_names",
     "galaxy_table",
     "load_model",
+    "log_evidence",
     "predictive_pvalues",
     "profile_of",
     "published",

@@ -353,6 +353,76 @@ def calibrate(
 
 
 @app.command()
+def evidence(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Of a dwarf galaxy: name, or path of a .py file.")
+    ],
+    stars: Annotated[Path, typer.Argument(metavar="STARS", help="Table of stars, as for fit.")],
+    galaxy: Annotated[
+        str | None, typer.Option(metavar="GALAXY", help="Of STARS, as for fit.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="An option that MODEL takes, as gamma=0; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for evidence.ecsv and run.json.", parser=_path),
+    ] = None,
+    runs: Annotated[int, typer.Option(metavar="N", help="Independent runs.", min=4)] = 4,
+    particles: Annotated[int, typer.Option(metavar="N", help="Of each run.", min=100)] = 1000,
+    seed: Seed = 0,
+    photometry: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Table of positions, as for fit.")
+    ] = None,
+    photometry_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="As --column, of the photometric table."),
+    ] = None,
+    photometry_unit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
+    ] = None,
+    column: Columns = None,
+    unit: Units = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """ln Z of MODEL on STARS, its marginal likelihood: what compares models of the same stars.
+
+    The difference of two is the logarithm of the Bayes factor: of a core and a cusp with --option gamma=0 and
+    gamma=1 of dsph_gnfw. With --out the same command goes on with one that was stopped. Exit codes as of
+    `fit`; 3 means that the runs do not agree.
+    """
+    from bayesdust.evidence_run import Request, run
+    from bayesdust.inference.evidence import Plan
+    from bayesdust.inference.programs import load
+    from bayesdust.progress import Progress
+
+    _keep_compiled()
+    program = load(model)
+    if program.kind != "dwarf":
+        raise BayesdustError(f"{model} is of kind {program.kind}: give a model of a dwarf galaxy.")
+    light = {
+        "photometry": photometry,
+        "photometry_columns": _pairs("--photometry-column", photometry_column),
+        "photometry_units": _pairs("--photometry-unit", photometry_unit),
+    }
+    table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), light)
+    for warning in table.warnings:
+        logging.warning("warning: %s", warning)
+    request = Request(program, table, _options("--option", option), Plan(runs, particles, seed))
+    command = ["bayesdust", *sys.argv[1:]]
+    with Progress() as show:
+        found = run(request, out, overwrite=overwrite, on_progress=show, command=command)
+    typer.echo(str(found))
+    for sentence in found.warnings:
+        typer.echo(f"  {sentence}", err=True)
+    return FAILED if found.warnings else OK
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
 ) -> int:

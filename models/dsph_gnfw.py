@@ -4,10 +4,10 @@ Spherical Jeans analysis of line-of-sight velocities, one Gaussian a star. Every
 page; copy the file (`bayesdust models copy dsph_gnfw`) and change what you do not believe.
 
 Options (`--option KEY=VALUE`): anisotropy = isotropic | constant | osipkov_merritt | baes_van_hese;
-beta_ani (a number: constant, and given); membership = none | given | mixture; light = facts |
-joint | members; light_gamma (inner slope of the light; 0 is Plummer); velocities = gaussian | kurtosis
-(with the fourth Jeans equation); perspective, gradient = true | false;
-stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
+beta_ani (a number: constant, and given); gamma (a number from 0 to 1.4: the inner slope, given);
+membership = none | given | mixture; light = facts | joint | members; light_gamma (inner slope of the
+light; 0 is Plummer); velocities = gaussian | kurtosis (with the fourth Jeans equation);
+perspective, gradient = true | false; stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
 """
 
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def sample_light(data, distance):
 
 def sample_halo(data):
     """Wide priors on rho_s [Msun/kpc3] and r_s [kpc]; gamma below 1.5, where J would diverge."""
-    gamma = numpyro.sample("gamma", dist.Uniform(0.0, 1.4))
+    gamma = sample_slope(data)
     ln_r_s = numpyro.sample("ln_r_s", dist.Normal(0.0, 1.0))
     r_s = numpyro.deterministic("r_s", jnp.exp(ln_r_s))
     unit = GNFW(1.0, r_s, gamma)
@@ -78,6 +78,13 @@ def sample_halo(data):
     ln_mass = numpyro.sample("ln_mass", mass_for_density(ln_rho_s, unit, data.pivot))
     rho_s = numpyro.deterministic("rho_s", jnp.exp(ln_mass) / unit.enclosed_mass(data.pivot))
     return GNFW(rho_s, r_s, gamma)
+
+
+def sample_slope(data):
+    """Inner slope: free, or the option's."""
+    if data.options["gamma"] is not None:
+        return numpyro.deterministic("gamma", jnp.asarray(float(data.options["gamma"])))
+    return numpyro.sample("gamma", dist.Uniform(0.0, 1.4))
 
 
 def sample_orbits(data):

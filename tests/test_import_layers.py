@@ -28,6 +28,7 @@ FLOORS = {
     "progress": 5,
     "workplace": 5,
     "calibration_run": 5,
+    "evidence_run": 5,
     "calibration_plots": 4,
     "calibration_verdict": 4,
     "chain_plots": 4,

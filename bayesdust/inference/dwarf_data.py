@@ -31,6 +31,7 @@ ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
 OPTIONS: dict[str, Any] = {
     "anisotropy": "constant",
     "beta_ani": None,
+    "gamma": None,
     "membership": "auto",
     "light": "auto",
     "light_gamma": 0.0,
@@ -50,6 +51,7 @@ CHOICES = {
 FLAGS = ("perspective", "gradient")
 RANGES = {
     "beta_ani": (-10.0, 0.99),
+    "gamma": (0.0, 1.4),
     "light_gamma": (0.0, 2.0),
     "stellar_mass": (0.0, 1e12),
     "r_trunc": (1e-3, float("inf")),
