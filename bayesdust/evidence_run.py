@@ -13,6 +13,7 @@ from typing import Any
 
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
+from bayesdust.errors import BayesdustError
 from bayesdust.files import write_atomically
 from bayesdust.inference.evidence import Evidence, Plan, Run, log_evidence
 from bayesdust.inference.posterior import versions
@@ -111,3 +112,19 @@ def _write(folder: Path, found: Evidence, about: Mapping[str, Any]) -> None:
     )
     table.write(folder / RESULTS[0], format="ascii.ecsv", overwrite=True)
     write_atomically(folder / RESULTS[1], json.dumps(about, indent=1, default=str) + "\n")
+
+
+def load(folder: str | Path) -> Evidence:
+    """ln Z of a finished folder, to be held against another's: `load(one).against(load(other))`.
+
+    Raises BayesdustError where there is none.
+    """
+    from astropy.table import Table
+
+    try:
+        about = json.loads((Path(folder) / RESULTS[1]).read_text())
+        table = Table.read(Path(folder) / RESULTS[0], format="ascii.ecsv")
+        runs = tuple(Run(float(z), int(t), float(e), float(a)) for z, t, e, a in table.iterrows())
+        return Evidence.of(runs, int(about["settings"]["num_particles"]), tuple(about["data"]))
+    except Exception as error:  # of a damaged table astropy raises several kinds
+        raise BayesdustError(f"{folder} holds no finished evidence that can be read.") from error

@@ -237,6 +237,9 @@ def test_the_folder_and_going_on(here, call, monkeypatch):
     assert about["data"][2:] == ["v_los"]
     assert (here / "out" / "evidence.ecsv").read_text().count("\n") > 4
     assert not (here / "out" / ".partial").exists()
+    assert str(evidence_run.load(here / "out")) == out.strip()
+    with pytest.raises(BayesdustError, match="holds no finished evidence"):
+        evidence_run.load(here)
 
 
 def test_a_damaged_run_is_named(here):
