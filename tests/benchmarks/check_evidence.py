@@ -135,17 +135,18 @@ def page(closed: str, rows: list[str], command: str) -> str:
     return "\n".join([*lines, provenance(command), ""])
 
 
-CASES = f"""`dsph_gnfw`, {STARS:,} exact stars of isotropic orbits, a Plummer sphere of {R_HALF:g} kpc in a gNFW halo
-of 1 kpc with inner slope 0 (4e8 Msun/kpc3) or 1 (6.4e7), errors of {V_ERR:g} km/s, {DISTANCE:g} kpc. ln K =
-ln Z(gamma=0) - ln Z(gamma=1): above zero a core is preferred. Four runs of {PARTICLES} particles each, one core.
-The words are those of Kass & Raftery (1995) for the size of 2 ln K. Orbits free: a constant anisotropy, its prior
-as shipped; isotropic: given, as they are; narrow: free, and the prior of ln r_s has an sd of 0.3 in place of 1."""
+CASES = f"""`dsph_gnfw`, {STARS:,} exact stars of isotropic orbits, a Plummer sphere of {R_HALF:g} kpc in a
+gNFW halo of 1 kpc with inner slope 0 (4e8 Msun/kpc3) or 1 (6.4e7), errors of {V_ERR:g} km/s, {DISTANCE:g}
+kpc. ln K = ln Z(gamma=0) - ln Z(gamma=1): above zero a core is preferred. Four runs of {PARTICLES} particles
+each, one core. The words are those of Kass & Raftery (1995) for the size of 2 ln K. Orbits free: a constant
+anisotropy, its prior as shipped; isotropic: given, as they are; narrow: free, and the prior of ln r_s has an
+sd of 0.3 in place of 1."""
 HEADER = (
     "| truth | seed | orbits | ln Z, gamma=0 | ln Z, gamma=1 | ln K | 95 % of it | verdict | warnings | s |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
-LIMITS = """"Wrong" says that the evidence prefers the other slope. The errors are those of the computation: ln K
-of one galaxy differs from one draw of its stars to the next by more, as the seeds show."""
+LIMITS = """"Wrong" says that the evidence prefers the other slope. The errors are those of the
+computation: ln K of one galaxy differs from one draw of its stars to the next by more, as the seeds show."""
 
 
 def main() -> int:
