@@ -123,6 +123,10 @@ class Einasto(SphericalHalo):
     def density(self, r: Real) -> Array:
         return self.rho_s * jnp.exp(-2 / self.alpha * jnp.expm1(self.alpha * jnp.log(r / self.r_s)))
 
+    def slope(self, r: Real) -> Array:
+        # far out the density is zero in floating point, and no slope could be read off it
+        return 2 * jnp.exp(self.alpha * jnp.log(r / self.r_s))
+
     def enclosed_mass(self, r: Real) -> Array:
         a = 3 / self.alpha
         ln_norm = 2 / self.alpha - a * jnp.log(2 / self.alpha) + gammaln(a) - jnp.log(self.alpha)
