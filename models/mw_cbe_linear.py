@@ -23,21 +23,30 @@ from bayesdust.potentials import NFW, MiyamotoNagai, PowerLawCutoff, SphericalAs
 
 KIND = "milky_way"
 BULGE = PowerLawCutoff(4.5e9 / PowerLawCutoff(1.0, 1.9, 1.8).enclosed_mass(30.0), 1.9, 1.8)
-#: what Phi is made of beside its field: 1e7 Msun/kpc3 of halo at 8 kpc, discs of 2e10 Msun
+#: what Phi is made of beside its field: 1e7 Msun/kpc3 of halo at 8 kpc, discs of 2e10 Msun; the last
+#: four, of size zero unless the stars say so, are what other lengths of halo and disc would add
 PARTS = {
     "halo": SphericalAsPotential(NFW(1e7 / NFW(1.0, 20.0).density(8.0), 20.0)),
     "thin_disc": MiyamotoNagai(2e10, 3.0, 0.15),
     "disc": MiyamotoNagai(2e10, 3.0, 0.35),
     "thick_disc": MiyamotoNagai(2e10, 3.0, 0.7),
     "bulge": SphericalAsPotential(BULGE),
+    "inner_halo": SphericalAsPotential(NFW(1e7 / NFW(1.0, 6.0).density(8.0), 6.0)),
+    "outer_halo": SphericalAsPotential(NFW(1e7 / NFW(1.0, 60.0).density(8.0), 60.0)),
+    "short_disc": MiyamotoNagai(1e10, 2.2, 0.3),
+    "long_disc": MiyamotoNagai(1e10, 4.0, 0.3),
 }
-#: normal priors (mean, sd) of their sizes
+#: normal priors (mean, sd) of their sizes; discs of 0.084 Msun/pc3 at the Sun, within a third
 SIZES = {
     "halo": (1.0, 1.0),
-    "thin_disc": (1.0, 1.0),
-    "disc": (1.0, 1.0),
-    "thick_disc": (1.0, 1.0),
+    "thin_disc": (0.6, 0.4),
+    "disc": (2.3, 0.7),
+    "thick_disc": (0.6, 0.5),
     "bulge": (1.0, 0.25),
+    "inner_halo": (0.0, 0.5),
+    "outer_halo": (0.0, 0.5),
+    "short_disc": (0.0, 0.5),
+    "long_disc": (0.0, 0.5),
 }
 #: sd of ln epsilon about what `efficiency` says (with magnitudes, relative to ln epsilon itself), within
 #: a factor of 1.6 at 68 %
@@ -50,7 +59,7 @@ def prepare(stars, options, points=None, **more):
 
 def posterior(data, key):
     fields = linear_posterior.Fields(
-        sigma=dist.LogNormal(jnp.log(100.0), 0.7),  # (km/s)^2: 125 (km/s)^2/kpc across the plane
+        sigma=dist.LogNormal(jnp.log(50.0), 0.7),  # (km/s)^2: 62 (km/s)^2/kpc across the plane
         length_R=dist.LogNormal(jnp.log(3.0), 0.2),  # kpc
         length_z=dist.LogNormal(jnp.log(0.8), 0.2),  # kpc
         sigma_dust=dist.LogNormal(jnp.log(DUST[data.options["efficiency"]]), 0.5),
