@@ -146,7 +146,7 @@ def observe(
     Columns x, y [kpc] (east, north), or ra, dec [deg] when the centre `ra`, `dec` [deg] is given (x
     and y over `distance` [kpc] are then tangent-plane coordinates: no perspective); v_los = v_z +
     `v_sys` + Gaussian noise of `v_err` (one number or one a star; 0: noise-free), v_los_err =
-    `v_err` [km/s].
+    `v_err` [km/s]. All to nine decimals.
     """
     from astropy.table import Table
 
@@ -169,6 +169,8 @@ def observe(
         unit = "deg"
     units = dict.fromkeys(columns, unit) | {"v_los": "km/s", "v_los_err": "km/s"}
     columns |= {"v_los": phase.v[:, 2] + v_sys + error * noise, "v_los_err": error}
+    # processors differ in the last bit, and the same stars ought to have the same hash everywhere
+    columns = {name: np.round(values, 9) for name, values in columns.items()}
     return Table(columns, units=units, meta={"distance_kpc": distance, "v_sys_kms": v_sys})
 
 
