@@ -27,7 +27,9 @@ patchiness are found along with m.
 A shift of phi against A(0) = 0 is all that (1) cannot tell; it leaves epsilon as it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -181,6 +183,17 @@ class _Posterior:
         expected = mean_of_patches(seen) - mean_of_patches(share)
         return jnp.logaddexp(jnp.log1p(-STRAYS) + expected, jnp.log(STRAYS * 0.1))
 
+    @cached_property
+    def slopes(self) -> Callable[..., Array]:
+        """Of the ln likelihoods of stars, in their own u (n, k); compiled once for all rounds."""
+
+        def one(u: Array, layer: Array, *rest: Any) -> Array:
+            *star, tables, patchiness = rest
+            return self.ln_likelihood(tables, patchiness, layer * jnp.exp(u), tuple(star))
+
+        by_star = (0, 0, 0, 0, 0, None, None)
+        return jax.jit(jax.vmap(jax.grad(one), in_axes=by_star))
+
     def energy(self, p: Array, around: Array, stars: _Stars) -> Array:
         """<E> of (3), x those of `around` (s, cells, k); minus ln of the posterior if that is one zero."""
         ln_phi, patchiness, deltas = self.split(p)
@@ -245,19 +258,12 @@ def _curvature(
 ) -> Float[np.ndarray, "cells k k"]:
     """The metric of (1) in u: the sum of the stars' squared slopes."""
     tables = posterior.luminosity.tables(ln_phi)
-
-    @jax.jit
-    def slopes(u: Array, *star: Array) -> Array:
-        def one(u: Array, layer: Array, *star: Array) -> Array:
-            return posterior.ln_likelihood(tables, patchiness, layer * jnp.exp(u), star)
-
-        return jax.vmap(jax.grad(one))(u, *star)
-
     total = np.zeros((*u.shape, u.shape[1]))
     for first in range(0, len(stars.cell), _CHUNK):
         some = [part[first : first + _CHUNK] for part in stars]
         cell = some[0]
-        slope = np.asarray(slopes(u[cell], posterior.layer[cell], *some[1:]))
+        told = posterior.slopes(u[cell], posterior.layer[cell], *some[1:], tables, patchiness)
+        slope = np.asarray(told)
         np.add.at(total, np.asarray(cell), slope[:, :, None] * slope[:, None, :])
     return total
 
