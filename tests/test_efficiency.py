@@ -132,15 +132,7 @@ def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, hasty):
     table = np.exp(smooth.luminosity.tables(jnp.asarray(dust.ln_phi))[1])
     distance = np.linalg.norm(some, axis=1)
     ways = np.minimum(np.maximum(distance[:, None] - dust.knots[:-1], 0), np.diff(dust.knots))
-    cell, middle = dust.sky.cell(some), 0.5 * (dust.knots[1:] + dust.knots[:-1])
-
-    def layer(sine):  # mag/kpc, of the prior
-        return 0.5 * np.exp(-abs(np.outer(sine, middle)) / 0.15) + 0.01
-
-    towards_the_plane = layer(some[:, 2] / distance) / layer(dust.slant[cell])
-    steps = dust.draws[1][cell] * towards_the_plane
-    assert np.ptp(towards_the_plane) > 0.1
-    extinction = np.sum(ways / np.diff(dust.knots) * steps, axis=1)
+    extinction = np.sum(ways / np.diff(dust.knots) * dust.draws[1][dust.sky.cell(some)], axis=1)
     wanted = np.interp(survey.limit - modulus(distance) - extinction, dust.luminosity.grid, table)
     np.testing.assert_allclose(
         smooth.efficiencies(some)[1], np.maximum(wanted, efficiency.LEAST), atol=1e-4

@@ -11,11 +11,10 @@ whatever their motions. The dust of a step of the way is
 
     A_step = layer_step exp(u),                                                                   (2)
 
-in the middle of the part, and towards the plane as much more as the layer has there; u a walk at random down
-the halvings of the sky (`halved_walk.py`), whose smallest parts are smaller than most clouds. While the clump
-is in the sample (1) hardly depends on A, and falls where the clump is hidden: the posterior of u is level and
-then steep, its maximum is at the edge, and a normal law about the maximum is too narrow and off. `fit_dust`
-therefore seeks a normal law about the mean m whose surroundings are most probable,
+u a walk at random down the halvings of the sky (`halved_walk.py`), whose smallest parts are smaller than most
+clouds. While the clump is in the sample (1) hardly depends on A, and falls where the clump is hidden: the
+posterior of u is level and then steep, its maximum is at the edge, and a normal law about the maximum is too
+narrow and off. `fit_dust` therefore seeks a normal law about the mean m whose surroundings are most probable,
 
     m = argmin over m' of < E(m' + x) >,        x ~ N(0, M(m)^-1),                                (3)
 
@@ -45,8 +44,6 @@ from bayesdust.dynamics.efficiency import (
     DustMap,
     check_magnitudes,
     faintest_seen,
-    heights,
-    layer,
     mean_of_patches,
     modulus,
     patches,
@@ -65,6 +62,7 @@ STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
 # kpc; one more lies just beyond the farthest star
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
 SPREAD = 1.25  # sd of u = ln of a step's dust over the layer's
+STRENGTH, HEIGHT = 0.5, 0.15  # mag/kpc and kpc, of the layer that is the prior's median
 STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
 FIRST, EACH = 150, 40  # steps of L-BFGS to the maximum, and of a round of (3)
 ROUNDS, PAIRS = 3, 2
@@ -104,15 +102,13 @@ def fit_dust(
     sky = Sky.of(offsets, max(0, round(np.log2(len(offsets) / STARS_A_PART))))
     knots = np.append(KNOTS, max(distance.max(), KNOTS[-1]) * 1.0001)
     cell, looks = sky.cell(offsets), magnitude - modulus(distance)
-    slant = _slants(sky, cell, offsets)
     posterior = _Posterior(
         luminosity=Luminosity(float(np.quantile(looks, 0.001)), _faintest(sky, cell, looks)),
-        layer=jnp.asarray(layer(heights(slant, knots)) * np.diff(knots)),
+        layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
         walk=HalvedWalk(sky.levels, SPREAD),
     )
     faintest = faintest_seen(offsets, limit, absolute_limit)
-    shares = shares_in_front(offsets, knots, slant[cell])
-    stars = _Stars(*map(jnp.asarray, (cell, looks, faintest, shares)))
+    stars = _Stars(*map(jnp.asarray, (cell, looks, faintest, shares_in_front(distance, knots))))
     rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
     p, scatter = _normal_law(posterior, stars, rounds, rng, on_progress)
     ln_phi, patchiness, u = posterior.parts(p)
@@ -120,7 +116,6 @@ def fit_dust(
         sky=sky,
         knots=knots,
         draws=np.array([posterior.steps(u + scatter.draw(rng)) for _ in range(draws)]),
-        slant=slant,
         luminosity=posterior.luminosity,
         ln_phi=np.asarray(ln_phi),
         patchiness=float(patchiness),
@@ -268,11 +263,13 @@ def _curvature(
     return total
 
 
-def _slants(sky: Sky, cell: np.ndarray, offsets: np.ndarray) -> Float[np.ndarray, " cells"]:
-    """Mean sine of the latitude of the stars of every part; zero where there are none."""
-    sine = offsets[:, 2] / np.maximum(np.linalg.norm(offsets, axis=1), 1e-12)
+def _heights(
+    sky: Sky, cell: np.ndarray, offsets: np.ndarray, distance: np.ndarray, knots: Floats
+) -> Float[np.ndarray, "cells k"]:
+    """|z| [kpc] of the middle of every step of every part, from the Sun's height."""
     counts = np.maximum(np.bincount(cell, minlength=sky.cells), 1)
-    return np.asarray(np.bincount(cell, sine, sky.cells) / counts)
+    sine = np.bincount(cell, offsets[:, 2] / np.maximum(distance, 1e-12), sky.cells) / counts
+    return abs(sine[:, None] * 0.5 * (knots[1:] + knots[:-1]))
 
 
 def _faintest(sky: Sky, cell: np.ndarray, looks: np.ndarray) -> float:
@@ -284,3 +281,8 @@ def _faintest(sky: Sky, cell: np.ndarray, looks: np.ndarray) -> float:
     part = cell >> max(0, sky.levels - large)
     faint = [np.quantile(looks[part == i], 0.97) for i in np.unique(part)]
     return float(np.quantile(faint, 0.2))
+
+
+def _layer(height: Floats) -> Floats:
+    """Median of the prior [mag/kpc] at heights |z| [kpc]: a layer, and a little everywhere."""
+    return STRENGTH * np.exp(-height / HEIGHT) + 0.01

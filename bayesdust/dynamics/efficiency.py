@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 ROUNDING = 1e-3  # mag, of magnitudes and distances read from a table
 BRIGHTEST = -30.0  # mag; the Sun is fainter
 LEAVE_OUT = "give the limits of the sample, or leave the star out"
-STRENGTH, HEIGHT = 0.5, 0.15  # mag/kpc and kpc, of the layer that is the prior's median
 LEAST = 0.02  # no efficiency is taken to be below: one star would stand for fifty
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _PATCHES = _NODES, _WEIGHTS / _WEIGHTS.sum()
@@ -44,8 +43,7 @@ class DustMap:
     ----------
     sky : the parts
     knots : (k + 1,) kpc, distances between which the dust is even
-    draws : (d, cells, k) of the posterior: extinction of each step [mag], in the middle of the part
-    slant : (cells,) mean sine of the latitude of each part
+    draws : (d, cells, k) of the posterior: extinction of each step [mag]
     luminosity, ln_phi : the luminosity function
     patchiness : sd of ln A between the lines of sight of one part
     limit, absolute_limit : mag, where the sample ends: `faintest_seen`
@@ -54,7 +52,6 @@ class DustMap:
     sky: Sky
     knots: Floats
     draws: Floats
-    slant: Floats
     luminosity: Luminosity
     ln_phi: Floats
     patchiness: float
@@ -91,8 +88,8 @@ class DustMap:
 
     def _in_front(self, offsets: Float[np.ndarray, "n 3"]) -> Callable[[Floats], Floats]:
         """A (n,) of steps (cells, k)."""
+        shares = shares_in_front(np.linalg.norm(offsets, axis=1), self.knots)
         cell = self.sky.cell(offsets)
-        shares = shares_in_front(offsets, self.knots, self.slant[cell])
         return lambda steps: np.einsum("nk,nk->n", shares, steps[cell])
 
     def _ln_share(self, offsets: Float[np.ndarray, "n 3"]) -> Callable[[Array], Array]:
@@ -128,28 +125,9 @@ def faintest_seen(
     return np.minimum(limit - modulus(np.linalg.norm(offsets, axis=1)), absolute_limit)
 
 
-def shares_in_front(
-    offsets: Float[np.ndarray, "n 3"], knots: Floats, slant: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, "n k"]:
-    """How much of the dust of each step of its part of the sky lies in front of a star.
-
-    By the length of the way, and by `layer`: a part is wider than the layer is high, and within it there is
-    more dust towards the plane. `slant` is the sine of the latitude of each star's part, `offsets` [kpc].
-    """
-    distance = np.linalg.norm(offsets, axis=1)
-    own = offsets[:, 2] / np.maximum(distance, 1e-12)
-    length = np.clip((distance[:, None] - knots[:-1]) / np.diff(knots), 0.0, 1.0)
-    return length * layer(heights(own, knots)) / layer(heights(slant, knots))
-
-
-def heights(slant: Float[np.ndarray, " n"], knots: Floats) -> Float[np.ndarray, "n k"]:
-    """|z| [kpc] of the middle of every step in directions of this sine of the latitude, from the Sun's."""
-    return abs(slant[:, None] * 0.5 * (knots[1:] + knots[:-1]))
-
-
-def layer(height: Floats) -> Floats:
-    """Median of the dust's prior [mag/kpc] at heights |z| [kpc]: a layer, and a little everywhere."""
-    return STRENGTH * np.exp(-height / HEIGHT) + 0.01
+def shares_in_front(distance: Float[np.ndarray, " n"], knots: Floats) -> Float[np.ndarray, "n k"]:
+    """How much of each step lies in front of a star."""
+    return np.clip((distance[:, None] - knots[:-1]) / np.diff(knots), 0.0, 1.0)
 
 
 def first_unseen(
