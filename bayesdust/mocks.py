@@ -23,7 +23,7 @@ from bayesdust.errors import BayesdustError
 from bayesdust.potentials.base import SphericalHalo
 from bayesdust.potentials.halos import Zhao
 from bayesdust.tracers import Tracer, ZhaoTracer
-from bayesdust.units import DEG
+from bayesdust.units import DEG, MAS_YR_KPC_KMS
 from bayesdust.well import cumulative
 
 if TYPE_CHECKING:
@@ -92,6 +92,14 @@ def draw_at(distribution: Distribution, R: ArrayLike, seed: int = 0) -> Floats:
 
     Drawn from p(v_los | R) of f(x, v), whatever put the stars there.
     """
+    return velocities_at(distribution, R, seed)[:, 0]
+
+
+def velocities_at(distribution: Distribution, R: ArrayLike, seed: int = 0) -> Floats:
+    """Velocities (n, 3) [km/s] of independent stars seen at R (n,) [kpc], the first those of `draw_at`.
+
+    Along the line of sight, then on the sky away from the galaxy's centre and across.
+    """
     R = np.asarray(R, dtype=float)
     rng = generator(seed, "mocks.draw_at")
     parts = [slice(first, first + _CHUNK) for first in range(0, len(R), _CHUNK)]
@@ -100,8 +108,12 @@ def draw_at(distribution: Distribution, R: ArrayLike, seed: int = 0) -> Floats:
     r = R * np.cosh(w)
     v_r, v_t = _velocities(distribution, np.log(r), rng)
     sin = R / r
-    across = v_t * np.cos(rng.uniform(0, 2 * np.pi, len(R)))
-    return v_r * np.sqrt(1 - sin**2) + across * sin
+    cos = np.sqrt(1 - sin**2)
+    turn = rng.uniform(0, 2 * np.pi, len(R))
+    polar = v_t * np.cos(turn)
+    # behind the centre as often as in front of it: there the same v_los goes with -v_outward
+    outward = rng.choice([-1.0, 1.0], len(R)) * (v_r * sin - polar * cos)
+    return np.stack([v_r * cos + polar * sin, outward, v_t * np.sin(turn)], axis=1)
 
 
 def _along_line(distribution: Distribution, R: Floats, p: Floats) -> Floats:
@@ -140,13 +152,16 @@ def observe(
     seed: int = 0,
     ra: float | None = None,
     dec: float | None = None,
+    pm_err: ArrayLike | None = None,
+    motion: tuple[float, float] = (0.0, 0.0),
 ) -> "Table":
     """The stars as a table that `catalogs.dwarf.read_stars` reads, seen along z (away from us).
 
     Columns x, y [kpc] (east, north), or ra, dec [deg] when the centre `ra`, `dec` [deg] is given (x
     and y over `distance` [kpc] are then tangent-plane coordinates: no perspective); v_los = v_z +
     `v_sys` + Gaussian noise of `v_err` (one number or one a star; 0: noise-free), v_los_err =
-    `v_err` [km/s]. All to nine decimals.
+    `v_err` [km/s]. With `pm_err` [mas/yr], one number or one a star, also pmra, pmdec, pmra_err, pmdec_err
+    [mas/yr]: v_x and v_y over the distance, the bulk `motion`, and noise. All to nine decimals.
     """
     from astropy.table import Table
 
@@ -169,9 +184,25 @@ def observe(
         unit = "deg"
     units = dict.fromkeys(columns, unit) | {"v_los": "km/s", "v_los_err": "km/s"}
     columns |= {"v_los": phase.v[:, 2] + v_sys + error * noise, "v_los_err": error}
+    if pm_err is not None:
+        moved = _proper_motions(phase.v, distance, np.asarray(pm_err, dtype=float), motion, seed)
+        columns |= moved
+        units |= dict.fromkeys(moved, "mas/yr")
     # processors differ in the last bit, and the same stars ought to have the same hash everywhere
     columns = {name: np.round(values, 9) for name, values in columns.items()}
     return Table(columns, units=units, meta={"distance_kpc": distance, "v_sys_kms": v_sys})
+
+
+def _proper_motions(
+    v: Floats, distance: float, error: Floats, motion: tuple[float, float], seed: int
+) -> dict[str, Floats]:
+    """Columns [mas/yr] of the motions across the line of sight, with noise."""
+    noise = error * generator(seed, "mocks.observe.pm").standard_normal((2, len(v)))
+    columns: dict[str, Floats] = {}
+    for i, name in enumerate(("pmra", "pmdec")):
+        columns[name] = v[:, i] / (MAS_YR_KPC_KMS * distance) + motion[i] + noise[i]
+        columns[f"{name}_err"] = np.array(np.broadcast_to(error, len(v)))
+    return columns
 
 
 def generator(seed: int, stage: str) -> np.random.Generator:

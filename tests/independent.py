@@ -289,14 +289,23 @@ def anisotropy(name: str, fields: dict[str, Any]) -> tuple[Function, Function]:
 # --- the dispersion -----------------------------------------------------------------------------
 
 
-def kernel(beta: Function, log_g: Function, R: float, u: float, *, project_beta: bool = True):
-    """g(s) K(R, s) / R at s = R cosh u; `project_beta=False` leaves beta R^2/r^2 out (wrong)."""
+#: share of sigma_r^2 that is seen of each velocity component, of beta and y = R^2/r^2
+COMPONENTS: dict[str, Callable[[float, float], float]] = {
+    "away": lambda beta, y: 1 - beta * y,  # along the line of sight
+    "outward": lambda beta, y: (1 - beta) * (1 - y) + y,  # on the sky, from the centre
+    "across": lambda beta, y: 1 - beta,
+    "unprojected": lambda beta, y: 1.0,  # wrong
+}
+
+
+def kernel(beta: Function, log_g: Function, R: float, u: float, *, component: str = "away"):
+    """g(s) K(R, s) / R at s = R cosh u, of one of the `COMPONENTS`."""
     log_g_s = log_g(R * math.cosh(u))
 
     def integrand(t):
         c = math.cosh(t)
         r = R * c
-        seen = 1 - beta(r) / c**2 if project_beta else 1.0
+        seen = COMPONENTS[component](beta(r), 1 / c**2)
         return seen * math.exp(log_g_s - log_g(r)) * c
 
     return _quad(integrand, 0.0, u, rtol=1e-10)
@@ -334,9 +343,9 @@ LENGTHS = {"r_s", "r_c", "r_t", "r_a", "a", "R_e", "R_d"}
 
 
 def dispersions(
-    R: float, sources: Sources, anisotropy_spec: Spec, *, project_beta: bool = True
+    R: float, sources: Sources, anisotropy_spec: Spec, *, component: str = "away"
 ) -> np.ndarray:
-    """sigma_los (tracers, halos) [km/s] at one R [kpc]."""
+    """Dispersion (tracers, halos) [km/s] of one of the `COMPONENTS` at one R [kpc]."""
     beta, log_g = anisotropy(*anisotropy_spec)
     own = [v for k, v in anisotropy_spec[1].items() if k in LENGTHS]
 
@@ -346,7 +355,7 @@ def dispersions(
         if not nu.any():
             return np.zeros((len(nu), len(mass)))
         weight = 2 * G * R**2 * math.sinh(u) / s**2
-        return weight * kernel(beta, log_g, R, u, project_beta=project_beta) * np.outer(nu, mass)
+        return weight * kernel(beta, log_g, R, u, component=component) * np.outer(nu, mass)
 
     # every element of the vector is brought to about one, so that each meets the relative tolerance
     coarse = sum(0.25 * integrand(u) for u in np.arange(0.125, 15, 0.25))
@@ -367,5 +376,5 @@ def dispersions(
 
 
 def sigma_los(R: float, halo_spec: Spec, tracer_spec: Spec, anisotropy_spec: Spec, **kw) -> float:
-    """sigma_los [km/s] of one halo, tracer and anisotropy at one R [kpc]."""
+    """sigma_los [km/s] of one halo, tracer and anisotropy at one R [kpc]; `component` as in `dispersions`."""
     return float(dispersions(R, Sources([halo_spec], [tracer_spec]), anisotropy_spec, **kw)[0, 0])

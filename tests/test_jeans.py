@@ -104,7 +104,7 @@ def test_sigma_los_against_quadrature_in_the_other_order(combination):
 def test_a_wrong_projection_is_seen(combination):
     """Leaving beta R^2/r^2 out moves sigma_los by far more than the tolerance of the test above."""
     spec = ("constant", {"beta_0": 0.4})
-    wrong = independent.sigma_los(0.25, *combination[:2], spec, project_beta=False)
+    wrong = independent.sigma_los(0.25, *combination[:2], spec, component="unprojected")
     right = independent.sigma_los(0.25, *combination[:2], spec)
     assert abs(wrong / right - 1) > 1000 * LIMIT
 

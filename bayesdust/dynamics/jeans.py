@@ -1,4 +1,4 @@
-"""Spherical Jeans equations: sigma_r(r), and dispersion and kurtosis along the line of sight.
+"""Spherical Jeans equations: sigma_r(r), dispersions along the line of sight and on the sky, kurtosis.
 
 With nu the tracer density, beta the anisotropy and d ln g/d ln r = 2 beta (Mamon & Lokas 2005,
 eqs. A1-A3, and Binney & Mamon 1982 for the projection):
@@ -17,11 +17,19 @@ constant beta and Osipkov-Merritt among them), the same g serves,
 with y = R^2/r^2 and beta' = d beta/d ln r, for there <v_r^2 v_t^2> = (1 - beta) <v_r^4>/3 and
 <v_t^4> = [(1 - beta)(2 - beta) - beta'/2] <v_r^4>/2, v_t one tangential component.
 
+On the sky the velocity away from the centre has v_r sin + v_t cos, sin = R/r, and that across it is v_t alone
+(Leonard & Merritt 1989, ApJ 339, 195; Strigari, Bullock & Kaplinghat 2007, ApJ 657, L1, eqs. 2-4):
+
+    Sigma sigma_pmR^2 (R)   = 2 int_R^inf (1 - beta + beta y) nu sigma_r^2 r dr/sqrt(r^2 - R^2)   (5)
+    Sigma sigma_pmT^2 (R)   = 2 int_R^inf (1 - beta) nu sigma_r^2 r dr/sqrt(r^2 - R^2)            (6)
+
+so that the three components of one star sum to (3 - 2 beta) sigma_r^2 under the integral.
+
 Every ingredient is analytic in ln r, so (1) is summed over panels uniform in ln r by Gauss-Legendre
 quadrature, and (2), with R cosh w = r, is a constant matrix acting on values at the panels' ends,
-made once per set of stars (`JeansGrid.build`). One evaluation costs about 200 values of M and nu and
-a few matrix-vector products of size ~60, whatever the profiles and their parameters, plus one
-(n_stars, ~35) interpolation.
+made once per set of stars (`JeansGrid.build`); so are (5) and (6), with the same matrices. One
+evaluation costs about 200 values of M and nu and a few matrix-vector products of size ~60, whatever the
+profiles and their parameters, plus one (n_stars, ~35) interpolation.
 """
 
 import equinox as eqx
@@ -182,6 +190,28 @@ class JeansGrid(eqx.Module):
         to_stars = jnp.asarray(self.radii.to_stars)
         return to_stars @ variance, to_stars @ kurtosis
 
+    def sky_variances(
+        self,
+        halo: SphericalHalo,
+        tracer: Tracer,
+        anisotropy: Anisotropy,
+        scale: Real = 1.0,
+        stellar_mass: Real = 0.0,
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """sigma_pmR^2 and sigma_pmT^2 [(km/s)^2] at the stars, by (5) and (6).
+
+        Away from the centre on the sky, and across. The matrices are those of (2), and no sum loses
+        digits: both integrands are positive for every beta < 1.
+        """
+        r = self.r * scale
+        pressure = self.pressure(halo, tracer, anisotropy, scale, stellar_mass)
+        radial = anisotropy.beta(r) * pressure
+        surface = self.project @ tracer.density(r)
+        across = self.project @ (pressure - radial)
+        outward = across + self.project_y @ radial
+        to_stars = jnp.asarray(self.radii.to_stars)
+        return to_stars @ (outward / surface), to_stars @ (across / surface)
+
     def _variance(
         self, pressure: Array, tracer: Tracer, anisotropy: Anisotropy, scale: Real
     ) -> Float[Array, " K"]:
@@ -325,9 +355,29 @@ def sigma_los(
 
     Raises BayesdustError if R or the tracer is traced.
     """
+    grid = _grid_for("sigma_los", R, tracer)
+    return jnp.sqrt(grid.variance(halo, tracer, anisotropy, stellar_mass=stellar_mass))
+
+
+def sigma_pm(
+    R: Real,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    stellar_mass: Real = 0.0,
+) -> tuple[Array, Array]:
+    """Dispersions on the sky [km/s] at R [kpc], shape (n,): (away from the centre, across), (5) and (6).
+
+    What must be concrete, and what raises BayesdustError, is as for `sigma_los`.
+    """
+    grid = _grid_for("sigma_pm", R, tracer)
+    outward, across = grid.sky_variances(halo, tracer, anisotropy, stellar_mass=stellar_mass)
+    return jnp.sqrt(outward), jnp.sqrt(across)
+
+
+def _grid_for(function: str, R: Real, tracer: Tracer) -> JeansGrid:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((R, tracer))):
         raise BayesdustError(
-            "sigma_los needs R and the tracer as numbers: inside jit or grad build a JeansGrid first."
+            f"{function} needs R and the tracer as numbers: inside jit or grad build a JeansGrid first."
         )
-    grid = JeansGrid.build(R, tracer, floor=0.0, step=FINE_STEP)
-    return jnp.sqrt(grid.variance(halo, tracer, anisotropy, stellar_mass=stellar_mass))
+    return JeansGrid.build(R, tracer, floor=0.0, step=FINE_STEP)
