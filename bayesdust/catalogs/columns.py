@@ -37,8 +37,17 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("pmem", "p_mem", "pmemb", "pmember", "mm", "mmb", "prob_mem", "memberprob"),
         *("membership", "membership_probability"),
     ),
+    "pmra": ("pm_ra", "pmra_cosdec", "pm_ra_cosdec"),
+    "pmdec": ("pm_dec", "pmde", "pm_de"),
+    "pmra_err": ("pmra_error", "e_pmra", "pm_ra_err", "pm_ra_error", "e_pm_ra"),
+    "pmdec_err": (
+        *("pmdec_error", "e_pmdec", "e_pmde", "pm_dec_err", "pm_dec_error", "e_pm_dec"),
+        *("pmde_err", "pmde_error"),
+    ),
+    "pm_corr": ("pmra_pmdec_corr", "pmrapmdecor", "pmrapmdecorr"),
 }
 BARE = {"ra": "deg", "dec": "deg", "x": "kpc", "y": "kpc", "v_los": "km/s", "v_los_err": "km/s"}
+BARE |= dict.fromkeys(("pmra", "pmdec", "pmra_err", "pmdec_err"), "mas/yr")
 KINDS = {
     "ra": ("an angle", ("deg",)),
     "dec": ("an angle", ("deg",)),
@@ -47,6 +56,8 @@ KINDS = {
     "v_los": ("a velocity", ("km/s",)),
     "v_los_err": ("a velocity", ("km/s",)),
     "p_member": ("a plain number", ("",)),
+    **dict.fromkeys(("pmra", "pmdec", "pmra_err", "pmdec_err"), ("a proper motion", ("mas/yr",))),
+    "pm_corr": ("a plain number", ("",)),
 }
 HUGE = 1e100  # what is larger is no measurement, and its square would overflow
 NO_UNIT = ("", "-", "--", "---")

@@ -15,6 +15,7 @@ from bayesdust.catalogs.columns import ColumnReader
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.catalogs.galaxies import galaxy as find_galaxy
 from bayesdust.catalogs.placement import check_scale, check_sky, sky_median
+from bayesdust.catalogs.proper_motions import ProperMotions, read_proper_motions
 from bayesdust.catalogs.tables import digest, fault, read_table
 from bayesdust.catalogs.validation import (
     check_errors,
@@ -50,6 +51,7 @@ class Stars:
     units : our column name -> unit, with "(assumed)" where nobody stated it
     warnings : sentences for the user
     photometry_sha256 : as sha256, of the second sample
+    proper_motions : of the stars that have one, or None where the table has no such columns
     """
 
     xi: Numbers
@@ -64,6 +66,7 @@ class Stars:
     units: dict[str, str]
     warnings: tuple[str, ...] = ()
     photometry_sha256: str | None = None
+    proper_motions: ProperMotions | None = None
 
     def __post_init__(self) -> None:
         for array in (self.xi, self.eta, self.v_los, self.v_los_err, self.p_member):
@@ -92,6 +95,9 @@ def read_stars(
 ) -> Stars:
     """Read and check stars with `ra, dec` or `x, y`, `v_los`, `v_los_err` and perhaps `p_member`.
 
+    Proper motions are read where the table has them (`read_proper_motions`), and used where a model is
+    asked to.
+
     Parameters
     ----------
     path_or_table : a file in any format of `read_table`, or an astropy table
@@ -100,7 +106,7 @@ def read_stars(
         themselves, whatever their case
     units : our name -> unit, overriding the table's; columns without any are taken to be in deg
         (ra, dec), kpc (x, y; offsets to the east and north of the centre, divided by the galaxy's
-        distance) and km/s
+        distance), km/s and mas/yr
     photometry : a second table, positions and perhaps `p_member`
     photometry_columns, photometry_units : of that table; where they say nothing, `columns` holds for
         it if it has columns of those names (not the col1, col2, ... of a file without a header),
@@ -147,6 +153,7 @@ def read_stars(
         units=reader.used | second_units,
         warnings=(*reader.source.notes, *notes, *second_notes),
         photometry_sha256=second_digest,
+        proper_motions=read_proper_motions(reader, len(v_los)),
     )
 
 
