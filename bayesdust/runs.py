@@ -85,6 +85,7 @@ class Request:
             "settings": dict(self.settings),
             "versions": versions(),
             "device": jax.default_backend(),
+            **_motions(self),
         }
 
 
@@ -157,6 +158,14 @@ def _facts(stars: Catalogue) -> dict[str, Any]:
     return {"photometry": stars.photometry_sha256, "galaxy": stars.galaxy.to_dict()}
 
 
+def _motions(request: Request) -> dict[str, Any]:
+    """The digest of the proper motions, where they are used: of a file it does not say which columns."""
+    motions = getattr(request.stars, "proper_motions", None)
+    if motions is None or request.options.get("proper_motions") != "used":
+        return {}
+    return {"proper_motions_sha256": motions.sha256}
+
+
 def _survey(stars: Catalogue) -> dict[str, Any]:
     """Of stars of the Milky Way: the Sun's place, the ball, the weights, and what the cuts removed."""
     if not isinstance(stars, MilkyWayStars):
@@ -181,6 +190,7 @@ def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
         "data_sha256": request.stars.sha256,
         "photometry_sha256": getattr(request.stars, "photometry_sha256", None),
         "places": 0 if request.points is None else len(request.points),
+        **_motions(request),
         **_survey(request.stars),
         "units": dict(request.stars.units),
         "warnings": list(request.stars.warnings),

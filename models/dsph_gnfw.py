@@ -6,8 +6,9 @@ page; copy the file (`bayesdust models copy dsph_gnfw`) and change what you do n
 Options (`--option KEY=VALUE`): anisotropy = isotropic | constant | osipkov_merritt | baes_van_hese;
 beta_ani (a number: constant, and given); gamma (a number from 0 to 1.4: the inner slope, given);
 membership = none | given | mixture; light = facts | joint | members; light_gamma (inner slope of the
-light; 0 is Plummer); velocities = gaussian | kurtosis (with the fourth Jeans equation);
-perspective, gradient = true | false; stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
+light; 0 is Plummer); velocities = gaussian | kurtosis (with the fourth Jeans equation); proper_motions =
+ignored | used; perspective, gradient = true | false; stellar_mass [Msun]; r_trunc [kpc]; rho_max
+[Msun/kpc3].
 """
 
 import jax.numpy as jnp
@@ -39,9 +40,16 @@ def model(data):
         gradient = numpyro.sample("gradient", dist.Normal(0.0, 5.0).expand([2]))
 
     variance, kurtosis = dwarf.velocity_moments(data, halo, tracer, anisotropy, distance)
-    mean = dwarf.line_of_sight_mean(data, v_sys, distance, gradient)
-    foreground = sample_foreground(data, tracer, distance)
-    dwarf.velocity_likelihood(data, mean, variance, *foreground, kurtosis=kurtosis)
+    foreground, p_member = sample_foreground(data, tracer, distance)
+    motion = None
+    if data.options["proper_motions"] == "used":
+        motion = sample_motion(data)
+        variances = dwarf.sky_variances(data, halo, tracer, anisotropy, distance)
+        members = data.motions.members(variances, motion, v_sys, distance)
+        others = None if foreground is None else sample_other_motions(data)
+        p_member = dwarf.proper_motion_likelihood(data, members, others, p_member)
+    mean = dwarf.line_of_sight_mean(data, v_sys, distance, gradient, motion)
+    dwarf.velocity_likelihood(data, mean, variance, foreground, p_member, kurtosis)
     numpyro.deterministic("slope_rhalf", halo.slope(data.r_half))
     dwarf.record(data, halo, tracer, anisotropy, distance)
 
@@ -124,3 +132,18 @@ def sample_foreground(data, tracer, distance):
     ln_odds = numpyro.sample("ln_odds", dist.Normal(2.0, 3.0))  # members to foreground at R_half
     slope = numpyro.sample("slope_foreground", dist.Normal(0.0, 0.3))  # ln(density) per R_half
     return foreground, dwarf.membership(data, tracer, distance, ln_odds, slope)
+
+
+def sample_motion(data):
+    """Bulk proper motion [mas/yr]: within 100 km/s of the table of facts, else of the stars' median."""
+    east, north = data.motions.centre
+    pm_ra = numpyro.sample("pm_ra", dist.Normal(east, data.motions.width))
+    pm_dec = numpyro.sample("pm_dec", dist.Normal(north, data.motions.width))
+    return jnp.stack([pm_ra, pm_dec])
+
+
+def sample_other_motions(data):
+    """Proper motions of the stars that are not members [mas/yr]: one normal law."""
+    mean = numpyro.sample("pm_foreground", dist.Normal(0.0, 5.0).expand([2]))
+    ln_sd = numpyro.sample("ln_sd_pm_foreground", dist.Normal(jnp.log(3.0), 1.0))
+    return data.motions.others(mean, jnp.exp(ln_sd))

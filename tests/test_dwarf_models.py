@@ -33,7 +33,7 @@ MOVING = Galaxy(
 )
 
 
-def stars_of(galaxy=MOCK, n=40, p_member=None, photometry=None, seed=3):
+def stars_of(galaxy=MOCK, n=40, p_member=None, photometry=None, seed=3, motions=False):
     rng = np.random.default_rng(seed)
     radius = 0.25 * np.sqrt(rng.uniform(0.02, 0.8, n))
     angle = rng.uniform(0, 2 * np.pi, n)
@@ -41,6 +41,9 @@ def stars_of(galaxy=MOCK, n=40, p_member=None, photometry=None, seed=3):
     columns |= {"v_los": rng.normal(5.0, 9.0, n), "v_los_err": rng.uniform(1.0, 3.0, n)}
     if p_member is not None:
         columns["p_member"] = np.broadcast_to(p_member, n)
+    if motions:
+        errors = dict.fromkeys(("pmra_err", "pmdec_err"), np.full(n, 0.02))
+        columns |= {"pmra": rng.normal(0.3, 0.03, n), "pmdec": rng.normal(-0.2, 0.03, n)} | errors
     return read_stars(Table(columns), galaxy, photometry=photometry)
 
 
@@ -230,6 +233,8 @@ VALUES = {
     "membership": ["none", "given", "mixture"],
     "light": ["facts", "joint", "members"],
     "light_gamma": [0.0, 1.0],
+    "velocities": ["gaussian", "kurtosis"],
+    "proper_motions": ["ignored", "used"],
     "perspective": [True, False],
     "gradient": [True, False],
     "stellar_mass": [0.0, 1e7],
@@ -248,7 +253,7 @@ def test_every_value_of_an_option_does_something(name, option):
     light = QTable({axis: rng.normal(0, 0.2, 100) * u.kpc for axis in "xy"})
     p_member = rng.uniform(0.5, 1.0, 40)
     galaxy = dataclasses.replace(MOCK, pmra=0.3, pmdec=-0.2)
-    stars = stars_of(galaxy, p_member=p_member, photometry=light)
+    stars = stars_of(galaxy, p_member=p_member, photometry=light, motions=True)
     program = programs.load(name)
     takes = set(
         re.findall(r"\b[a-z_]+\b", program.path.read_text().split('"""')[1].split("Options")[1])
@@ -264,7 +269,7 @@ def test_every_value_of_an_option_does_something(name, option):
         data = program.prepare(stars, {} if value is None else {option: value})
         trace = numpyro.handlers.trace(numpyro.handlers.seed(program.model, 5)).get_trace(data)
         parameters = {k: s["value"] for k, s in trace.items() if s["type"] == "sample"}
-        latent = {k: v for k, v in parameters.items() if k not in ("v_los", "light")}
+        latent = {k: v for k, v in parameters.items() if k not in ("v_los", "light", "pm")}
         density = float(log_density(program.model, (data,), {}, latent)[0])
         found[value] = (density, float(trace["log10_J"]["value"][5]))
     assert len(set(found.values())) == len(found), found

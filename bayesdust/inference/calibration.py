@@ -94,7 +94,15 @@ class Trial:
             "settings": [self.num_warmup, self.num_draws, self.target_accept, self.seed],
             "versions": versions(),
             "device": jax.default_backend(),
+            **self._motions(),
         }
+
+    def _motions(self) -> dict[str, Any]:
+        """The digest of the proper motions, which stay as they are, where a model uses them."""
+        asked = (self.options, self.drawer[1])
+        motions = self.stars.proper_motions
+        used = motions is not None and any(o.get("proper_motions") == "used" for o in asked)
+        return {"proper_motions_sha256": motions.sha256} if motions is not None and used else {}
 
 
 class Replica(NamedTuple):

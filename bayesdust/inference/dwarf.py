@@ -28,7 +28,9 @@ __all__ = [
     "member_likelihood",
     "membership",
     "prepare",
+    "proper_motion_likelihood",
     "record",
+    "sky_variances",
     "velocity_likelihood",
     "velocity_moments",
 ]
@@ -40,19 +42,24 @@ LEVEL = 5.0  # half-light radii beyond which the foreground's density is taken t
 
 
 def line_of_sight_mean(
-    data: DwarfData, v_sys: Real, distance: Real, gradient: Real | None = None
+    data: DwarfData,
+    v_sys: Real,
+    distance: Real,
+    gradient: Real | None = None,
+    motion: Float[Array, "2"] | None = None,
 ) -> Float[Array, " n"] | Array:
     """Mean line-of-sight velocity [km/s] at the stars: (n,), or a scalar where nothing varies.
 
     The bulk velocity projected on each star's line of sight, (v_sys + V_E xi + V_N eta) /
     sqrt(1 + xi^2 + eta^2) with V = D times the proper motion (the perspective effect, Feast,
     Thackeray & Wesselink 1961), exact on the tangent plane; plus a free `gradient` (2,)
-    [km/s/kpc] to the east and north.
+    [km/s/kpc] to the east and north. The proper motion is `motion` [mas/yr], or that of the facts.
     """
     galaxy = data.galaxy
     mean = jnp.asarray(v_sys)
-    if data.options["perspective"] and galaxy.pmra is not None and galaxy.pmdec is not None:
-        east, north = (MAS_YR_KPC_KMS * distance * pm for pm in (galaxy.pmra, galaxy.pmdec))
+    bulk = (galaxy.pmra, galaxy.pmdec) if motion is None else (motion[0], motion[1])
+    if data.options["perspective"] and bulk[0] is not None and bulk[1] is not None:
+        east, north = (MAS_YR_KPC_KMS * distance * pm for pm in bulk)
         stretch = np.sqrt(1 + data.xi**2 + data.eta**2)
         mean = (mean + east * data.xi + north * data.eta) / stretch
     if gradient is not None:
@@ -97,6 +104,44 @@ def velocity_likelihood(
         shares = velocity_law.shares(kurtosis)
         member = line_of_sight_velocities(data, mean, shares, variances, offsets)
     member_likelihood(data, member, foreground, p_member)
+
+
+def sky_variances(
+    data: DwarfData,
+    halo: SphericalHalo,
+    tracer: Tracer,
+    anisotropy: Anisotropy,
+    distance: Real,
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """sigma_pmR^2 and sigma_pmT^2 [(km/s)^2] at the stars: on the sky, from the centre and across."""
+    sources = halo, tracer, anisotropy, distance, data.options["stellar_mass"]
+    return data.stars_grid.sky_variances(*sources)
+
+
+def proper_motion_likelihood(
+    data: DwarfData,
+    member: dist.MultivariateNormal,
+    other: dist.MultivariateNormal | None = None,
+    p_member: Real | None = None,
+) -> Float[Array, " n"] | None:
+    """The unbinned likelihood of the proper motions, site "pm" (m, 2) [mas/yr].
+
+    Members' follow `member`, of `SkyMotions.members`; where there are others, of `SkyMotions.others`, it is
+    p L_member + (1 - p) L_other. Returns the probabilities of membership (n,), the proper motions known:
+    with those the velocities' likelihood is p(v | proper motion), and the product of both sites the
+    density of all three components, mixed star by star.
+    """
+    assert data.motions is not None
+    rows, value = data.motions.rows, data.motions.value
+    if other is None or p_member is None:
+        numpyro.sample("pm", member, obs=value)
+        return None
+    p = jnp.broadcast_to(jnp.asarray(p_member, dtype=float), data.v_los_err.shape)
+    shares = jnp.stack([p[rows], 1 - p[rows]], axis=-1)
+    law = dist.MixtureGeneral(dist.Categorical(probs=shares), [member, other])
+    numpyro.sample("pm", law, obs=value)
+    known = jax.nn.softmax(law.component_log_probs(jnp.asarray(value)), axis=-1)[:, 0]
+    return p.at[rows].set(known)
 
 
 def line_of_sight_velocities(

@@ -22,6 +22,7 @@ from bayesdust.dynamics.jeans import STEP, JeansGrid, ProjectedRadii
 from bayesdust.dynamics.projection import LinesOfSight
 from bayesdust.errors import BayesdustError
 from bayesdust.inference.options import refuse_unknown
+from bayesdust.inference.sky_motions import SkyMotions, unused
 from bayesdust.tracers import Plummer, Tracer, ZhaoTracer
 from bayesdust.units import ARCMIN
 
@@ -38,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "perspective": True,
     "gradient": False,
     "velocities": "gaussian",
+    "proper_motions": "ignored",
     "stellar_mass": 0.0,
     "r_trunc": float("inf"),
     "rho_max": float("inf"),
@@ -47,6 +49,7 @@ CHOICES = {
     "membership": ("auto", "none", "given", "mixture"),
     "light": ("auto", "facts", "joint", "members"),
     "velocities": ("gaussian", "kurtosis"),
+    "proper_motions": ("ignored", "used"),
 }
 FLAGS = ("perspective", "gradient")
 RANGES = {
@@ -78,6 +81,7 @@ class DwarfData:
     r : (n_r,) kpc, radii of the density and mass profiles
     theta_out : (n_R,) rad, projected radii of the dispersion profile
     notes : sentences for the user on what the model leaves out
+    motions : proper motions, where the option proper_motions is `used`
     """
 
     galaxy: Galaxy
@@ -98,6 +102,7 @@ class DwarfData:
     r: Float[np.ndarray, " n_r"]
     theta_out: Float[np.ndarray, " n_R"]
     notes: tuple[str, ...] = ()
+    motions: SkyMotions | None = None
 
     @cached_property
     def lines(self) -> LinesOfSight:
@@ -144,11 +149,12 @@ def prepare(
     out a wrong shape is wrong. By default it is `light_profile`, as in the shipped models. `step` as
     in `JeansGrid.build`: `FINE_STEP` for sharp profiles, such as coreNFWtides.
 
-    Raises BayesdustError on an unknown option or choice, and where the half-light radius is unknown
-    and no photometric sample can tell it.
+    Raises BayesdustError on an unknown option or choice, where the half-light radius is unknown
+    and no photometric sample can tell it, and where proper motions are to be used that are not there.
     """
     takes = tuple(takes)
     chosen = _options(options, stars, takes)
+    used = chosen["proper_motions"] == "used"
     if chosen["light"] == "members":
         light_of_members = (stars.xi, stars.eta, stars.p_member)
         stars = dataclasses.replace(stars, photometry=light_of_members)
@@ -175,8 +181,16 @@ def prepare(
         profile_grid=JeansGrid.build(theta_out, reference, floor=0.0, step=step),
         r=_output_radii(stars.galaxy.distance * rhalf * ARCMIN),
         theta_out=theta_out,
-        notes=(ignored(stars),) if "membership" not in takes and stars.p_member is not None else (),
+        notes=_notes(stars, takes, used),
+        motions=SkyMotions.of(stars, chosen["perspective"]) if used else None,
     )
+
+
+def _notes(stars: Stars, takes: tuple[str, ...], motions_used: bool) -> tuple[str, ...]:
+    """What the model leaves out."""
+    memberless = "membership" not in takes and stars.p_member is not None
+    said = (ignored(stars) if memberless else None, None if motions_used else unused(stars))
+    return tuple(text for text in said if text is not None)
 
 
 def ignored(stars: Stars) -> str:

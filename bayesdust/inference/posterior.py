@@ -32,7 +32,7 @@ from bayesdust.inference.draws import (
     sample,
 )
 from bayesdust.inference.dwarf import ANGLES, DwarfData
-from bayesdust.inference.nuts import Draws, latent_sites, stage_key
+from bayesdust.inference.nuts import Draws, latent_sites, sample_sites, stage_key
 from bayesdust.inference.pointwise import log_likelihood, other_terms
 from bayesdust.inference.programs import Program, check, load
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREDICTIVE_DRAWS = 200
+MOTIONS = "pm"  # the site of the proper motions
 
 #: unit and long name of the variables that models record; a user's own are left without.
 LABELS = {
@@ -82,6 +83,10 @@ LABELS = {
     "light_gamma": ("", "inner slope of the light"),
     "nu": ("1/kpc3", "number density of the stars, one in all"),
     "slope_rhalf": ("", "-d ln rho/d ln r at R_half"),
+    "pm_ra": ("mas/yr", "bulk proper motion to the east, cos(dec) included"),
+    "pm_dec": ("mas/yr", "bulk proper motion to the north"),
+    "pm_foreground": ("mas/yr", "mean proper motion of the foreground to the east and north"),
+    "ln_sd_pm_foreground": ("", "ln of the foreground's spread of proper motions in mas/yr"),
     "member": ("", "probability that the star is a member, its velocity known"),
     "member_predicted": ("", "the same, had it the predicted velocity"),
 }
@@ -89,6 +94,10 @@ LABELS = {
 COLUMNS = LABELS | {
     "xi": ("rad", "tangent-plane offset to the east"),
     "eta": ("rad", "tangent-plane offset to the north"),
+    "pmra": ("mas/yr", "proper motion to the east, cos(dec) included"),
+    "pmdec": ("mas/yr", "proper motion to the north"),
+    "pmra_err": ("mas/yr", "error of the proper motion to the east"),
+    "pmdec_err": ("mas/yr", "error of the proper motion to the north"),
 }
 COORDINATES = {
     "r": ("kpc", "radius"),
@@ -157,6 +166,7 @@ def fit(
 def prepared(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfData:
     """The data that `program` asks for, once the program has been gone through with them."""
     data = (program.prepare or dwarf.prepare)(stars, options)
+    assert program.model is not None
     if not isinstance(data, DwarfData):
         raise BayesdustError(
             f"{program.path}: prepare(stars, options) must return what dwarf.prepare returns."
@@ -166,6 +176,11 @@ def prepared(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfDa
         raise BayesdustError(
             f"{program.name} has no foreground for membership=mixture: choose given or none, or a model "
             "that has one, such as dsph_gnfw."
+        )
+    if data.motions is not None and MOTIONS not in sample_sites(program.model, data):
+        raise BayesdustError(
+            f"{program.name} does not use proper motions: choose proper_motions=ignored, or a model that "
+            "does, such as dsph_gnfw."
         )
     if data.p_member is not None and not _is_mixture(program.model, data):
         data = dataclasses.replace(data, notes=(*data.notes, dwarf_data.ignored(stars)))
@@ -267,6 +282,10 @@ def _constants(stars: Stars, data: DwarfData) -> dict[str, np.ndarray]:
     }
     if stars.p_member is not None:
         constants["p_member"] = stars.p_member
+    if data.motions is not None and stars.proper_motions is not None:
+        pm, covariance = stars.proper_motions.value, stars.proper_motions.covariance
+        for i, name in enumerate(("pmra", "pmdec")):
+            constants |= {name: pm[:, i], f"{name}_err": np.sqrt(covariance[:, i, i])}
     return constants
 
 
