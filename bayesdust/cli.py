@@ -132,8 +132,8 @@ def fit(
         typer.Argument(
             metavar="STARS",
             help="Table of stars (ECSV, FITS, Parquet, CSV, VizieR's TSV) with ra, dec or x, y; "
-            "v_los; v_los_err; perhaps p_member. Milky Way: as for train. local_rho_gnfw: a table of "
-            "r, rho_dm and rho_dm_err, or the folder of a fit of the Milky Way.",
+            "v_los; v_los_err; perhaps p_member and pmra, pmdec with errors. Milky Way: as for train. "
+            "local_rho_gnfw: a table of r, rho_dm and rho_dm_err, or the folder of a fit of the Milky Way.",
         ),
     ],
     out: Out,

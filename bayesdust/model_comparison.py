@@ -124,6 +124,14 @@ def _check_pair(one: str, first: DataTree, other: str, second: DataTree) -> None
             "compared, and they are foreseen from other data then; fit both with the same option light."
         )
 
+    knows = ["pm" in _others(tree) for tree in (first, second)]
+    if knows[0] != knows[1]:
+        with_, without = (one, other) if knows[0] else (other, one)
+        raise BayesdustError(
+            f"{with_} knows the stars' proper motions and {without} does not: only velocities are compared, "
+            "and they are foreseen from other data then; fit both with the same option proper_motions."
+        )
+
 
 def _column(tree: DataTree, name: str) -> np.ndarray:
     group = dataset(tree, "observed_data" if name == SITE else "constant_data")

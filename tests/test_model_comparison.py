@@ -325,6 +325,14 @@ def test_positions_must_be_the_same():
     assert "photometric sample 01234567" in refusal(trees)
 
 
+def test_proper_motions_must_be_known_to_both():
+    trees = pair()
+    trees["b"]["log_likelihood"].attrs.update(others='["pm"]')
+    assert "b knows the stars' proper motions and a does not" in refusal(trees)
+    trees["a"]["log_likelihood"].attrs.update(others='["pm"]')
+    assert "b has terms beside the velocities (pm)" in str(bd.compare(trees))
+
+
 def test_terms_of_a_users_own_are_named():
     trees = pair()
     trees["b"]["log_likelihood"].attrs.update(others='["J"]')
