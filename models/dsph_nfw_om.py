@@ -1,7 +1,8 @@
 """NFW halo, Plummer light, Osipkov-Merritt orbits: the smallest model, a good one to copy first.
 
 Isotropic inside r_a, radial outside; a cusp of slope 1. Distance and half-light radius are fixed at
-the table of facts. Options: membership = none | given; light_gamma, perspective, stellar_mass, r_trunc.
+the table of facts. Options: membership = none | given; velocities = gaussian | kurtosis (with the fourth
+Jeans equation); light_gamma, perspective, stellar_mass, r_trunc.
 """
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ KIND = "dwarf"
 
 
 def prepare(stars, options):
-    takes = ("membership", "light_gamma", "perspective", "stellar_mass", "r_trunc")
+    takes = ("membership", "velocities", "light_gamma", "perspective", "stellar_mass", "r_trunc")
     return dwarf.prepare(stars, options, takes=takes)
 
 
@@ -38,13 +39,11 @@ def model(data):
 
     v_sys = numpyro.sample("v_sys", dist.Normal(data.v_centre, 20.0))  # km/s
     mean = dwarf.line_of_sight_mean(data, v_sys, distance)
-    variance = data.stars_grid.variance(
-        halo, tracer, orbits, distance, data.options["stellar_mass"]
-    )
+    variance, kurtosis = dwarf.velocity_moments(data, halo, tracer, orbits, distance)
     foreground = None
     if data.options["membership"] == "given":  # velocities of the stars that are not members
         v_foreground = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0))
         width = numpyro.sample("sigma_foreground", dist.LogNormal(jnp.log(80.0), 0.7))
         foreground = dist.Normal(v_foreground, width)
-    dwarf.velocity_likelihood(data, mean, variance, foreground)
+    dwarf.velocity_likelihood(data, mean, variance, foreground, kurtosis=kurtosis)
     dwarf.record(data, halo, tracer, orbits, distance)

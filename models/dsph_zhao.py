@@ -3,8 +3,9 @@
 Inner, turning and outer slopes of the halo are all free, and so are the inner slope of the light and
 the run of the anisotropy. Expect wide posteriors: that is the point. Copy the file to change priors.
 
-Options: membership = none | given; light = facts | joint | members; perspective = true | false;
-stellar_mass [Msun]; r_trunc [kpc]; rho_max [Msun/kpc3].
+Options: membership = none | given; light = facts | joint | members; velocities = gaussian | kurtosis (with
+the fourth Jeans equation); perspective = true | false; stellar_mass [Msun]; r_trunc [kpc]; rho_max
+[Msun/kpc3].
 """
 
 import jax.numpy as jnp
@@ -22,7 +23,15 @@ KIND = "dwarf"
 
 
 def prepare(stars, options):
-    takes = ("membership", "light", "perspective", "stellar_mass", "r_trunc", "rho_max")
+    takes = (
+        "membership",
+        "light",
+        "velocities",
+        "perspective",
+        "stellar_mass",
+        "r_trunc",
+        "rho_max",
+    )
     return dwarf.prepare(stars, options, takes=takes)
 
 
@@ -73,9 +82,7 @@ def model(data):
         mean = numpyro.sample("v_foreground", dist.Normal(0.0, 150.0))
         scale = numpyro.sample("sigma_foreground", dist.LogNormal(jnp.log(80.0), 0.7))
         foreground = dist.Normal(mean, scale)
-    variance = data.stars_grid.variance(
-        halo, tracer, orbits, distance, data.options["stellar_mass"]
-    )
+    variance, kurtosis = dwarf.velocity_moments(data, halo, tracer, orbits, distance)
     mean = dwarf.line_of_sight_mean(data, v_sys, distance)
-    dwarf.velocity_likelihood(data, mean, variance, foreground)
+    dwarf.velocity_likelihood(data, mean, variance, foreground, kurtosis=kurtosis)
     dwarf.record(data, halo, tracer, orbits, distance)
