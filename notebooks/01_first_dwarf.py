@@ -39,7 +39,7 @@ table[:3]
 # (`bayesdust models copy dsph_gnfw`); the result is an ArviZ DataTree.
 
 # %%
-tree = bd.fit("dsph_gnfw", stars, seed=1, options={"light_gamma": 1.0}, num_draws=500)
+tree = bd.fit("dsph_gnfw", stars, seed=1, options={"light_gamma": 1.0})
 bd.summarise(tree)["name", "unit", "median", "q16", "q84", "rhat", "ess_bulk"]
 
 # %% [markdown]
