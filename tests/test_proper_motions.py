@@ -461,7 +461,7 @@ def test_calibration_leaves_the_proper_motions_as_they_are():
 
 @pytest.mark.slow
 def test_a_fit_knows_the_orbits_far_better():
-    """300 stars of tangential orbits, exact f: a smaller error in beta_tilde, and the truth inside."""
+    """300 stars of tangential orbits, exact f: the error of beta_tilde shrinks about the truth."""
     errors = 5.0 / KM_S
     stars = stars_of(n=300, seed=7, pm_err=errors)
     settings = {"seed": 1, "num_chains": 2, "num_warmup": 300, "num_draws": 500}
@@ -472,13 +472,15 @@ def test_a_fit_knows_the_orbits_far_better():
         found[choice] = tree["posterior"]["beta_tilde"].values.ravel()
     assert "pmra" in tree["constant_data"]
     assert tree["posterior"]["pm_ra"].attrs["units"] == "mas/yr"
-    low, high = np.quantile(found["used"], [0.025, 0.975])
-    truth = -1.0 / 3.0
-    assert low < truth < high
-    # 0.1 and 0.2 when this was written; 200 effective draws know an sd to 5 %
+    # 0.09 and 0.19 when this was written; 200 effective draws know an sd to 5 %
     assert found["used"].std() < 0.7 * found["ignored"].std()
-    # radial orbits, which v_los does not exclude, are rejected
-    assert high < 0.1 < np.quantile(found["ignored"], 0.975)
+
+    def z(choice, beta_tilde):
+        return abs(found[choice].mean() - beta_tilde) / found[choice].std()
+
+    assert z("used", -1.0 / 3.0) < 3  # the truth
+    # radial orbits, which v_los alone does not exclude, are rejected
+    assert z("ignored", 0.2) < 3 < z("used", 0.2)
 
 
 def test_mocks_keep_their_velocities_where_motions_are_asked_for():
