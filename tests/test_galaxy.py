@@ -272,6 +272,14 @@ def test_bumps_with_too_few_stars_are_left_out(dusty_stars):
         Survey.of(few, options, None, 0, lambda *_: None)
 
 
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ({"limit": 14.0}, []),
+        ({"limit": 20.0}, ["limit is 20.00"]),
+        ({"limit": 14.0, "absolute_limit": 9.0}, ["absolute_limit is 9.00"]),
+    ],
+)
 def test_a_limit_beyond_every_star_is_told(dusty_stars, monkeypatch, limits, named):
     monkeypatch.setattr(dust_fit, "FIRST", 1)
     prepared = galaxy.prepare(dusty_stars, {"bump": 1.7, **limits}, POINTS)
