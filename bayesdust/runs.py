@@ -1,10 +1,12 @@
 """One run, one folder: fit, write posterior.nc, summary.ecsv, report.html and run.json."""
 
 import datetime
+import gc
 import io
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -275,15 +277,24 @@ def write_tree(tree: "DataTree", path: Path) -> None:
 
 
 def read(path: Path) -> "DataTree":
-    """A posterior.nc, read whole."""
+    """A posterior.nc, read whole; ValueError if it is damaged."""
     import arviz as az
-    import h5py
 
-    h5py.File(
-        path, "r"
-    ).close()  # of a damaged file h5netcdf complains once more when it is collected
-    with az.from_netcdf(path) as opened:
-        return opened.load()
+    hook, problem = sys.unraisablehook, ""
+    # of a damaged file h5netcdf complains once more, on stderr, when it is collected
+    sys.unraisablehook = lambda _: None
+    try:
+        with az.from_netcdf(path) as opened:
+            return opened.load()
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        problem = str(error)
+    finally:
+        if problem:
+            gc.collect()
+        sys.unraisablehook = hook
+    raise ValueError(problem)
 
 
 def _present(tree: "DataTree", folder: Path, about: Mapping[str, Any]) -> Verdict:

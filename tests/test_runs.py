@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_tree import healthy
 from tiny import MODEL, SETTINGS, lay_out
 
 from bayesdust import runs
@@ -418,3 +419,20 @@ def test_unknown_names_leave_nothing(folder, tmp_path, change):
     with pytest.raises(BayesdustError, match=r"nothing|guess"):
         run(Request(request.program, request.stars, **values), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_posterior_is_one_sentence(tmp_path):
+    """Two thirds of it zero: no second complaint from h5netcdf when its half-open file is collected."""
+    path = tmp_path / "posterior.nc"
+    runs.write_tree(healthy(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3].ljust(len(content), b"\0"))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom bayesdust import runs\n"
+        "try:\n    runs.read(Path(sys.argv[1]))\nexcept (ValueError, OSError):\n    print('refused')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "refused"
+    assert "Traceback" not in found.stderr
