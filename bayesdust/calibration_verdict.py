@@ -133,7 +133,8 @@ def judge(found: Mapping[int, Replica], alarm: float = ALARM) -> Calibration:
     """
     if len(found) < FEWEST:
         raise BayesdustError(f"{len(found)} replicas tell nothing: ask for {FEWEST} or more.")
-    every = list(found.values())
+    # threads end in any order, and sums are rounded in it
+    every = [found[index] for index in sorted(found)]
     good = [r for r in every if np.isfinite(list(r.u.values())).all()]
     names = list(every[0].u) if good else []
     return Calibration(
