@@ -12,8 +12,8 @@ from typing import Any
 from bayesdust.calibration_verdict import ALARM, ESS_MIN, FEWEST, Calibration, judge
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
-from bayesdust.errors import BayesdustError, ResumableError
-from bayesdust.files import write_atomically
+from bayesdust.errors import BayesdustError
+from bayesdust.files import read_kept, write_atomically
 from bayesdust.inference.calibration import Replica, Trial
 from bayesdust.inference.calibration import replicas as fits
 from bayesdust.inference.posterior import versions
@@ -101,7 +101,8 @@ def run(
         def keep(index: int, replica: Replica) -> None:
             write_atomically(_file(partial, index), json.dumps(replica._asdict()))
 
-        found = {i: replica for i in range(number) if (replica := _read(_file(partial, i)))}
+        kept = ((i, read_kept(_file(partial, i), Replica)) for i in range(number))
+        found = {i: replica for i, replica in kept if replica}
         found = _completed(trial, number, found, executor, on_progress, keep)
         calibration = judge(found, alarm)
         about = record(trial) | {
@@ -183,15 +184,3 @@ def _write(
 
 def _file(partial: Path, index: int) -> Path:
     return partial / f"replica-{index:05d}.json"
-
-
-def _read(path: Path) -> Replica | None:
-    """A replica that was kept, if there is one."""
-    if not path.exists():
-        return None
-    try:
-        return Replica(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ResumableError(
-            f"{path} is damaged: remove that file and repeat the command."
-        ) from error

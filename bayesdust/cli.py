@@ -63,6 +63,18 @@ Units = Annotated[
     list[str] | None,
     typer.Option("--unit", metavar="OURS=UNIT", help="A column's unit, as v_los=m/s; repeatable."),
 ]
+Photometry = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Table of positions to fit the light profile to."),
+]
+PhotometryColumns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="As --column, of the photometric table."),
+]
+PhotometryUnits = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
+]
 METHOD = "nuts; vi-flow (or vi): variational inference with a flow; vi-normal: with a normal."
 
 
@@ -166,18 +178,9 @@ def fit(
     warmup: Warmup = None,
     draws: Draws = None,
     seed: Seed = 0,
-    photometry: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Table of positions to fit the light profile to."),
-    ] = None,
-    photometry_column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="As --column, of the photometric table."),
-    ] = None,
-    photometry_unit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
-    ] = None,
+    photometry: Photometry = None,
+    photometry_column: PhotometryColumns = None,
+    photometry_unit: PhotometryUnits = None,
     column: Columns = None,
     unit: Units = None,
     option: Annotated[
@@ -204,11 +207,7 @@ def fit(
     options = _options("--option", option)
     sizes = {"num_chains": chains, "num_warmup": warmup, "num_draws": draws, "seed": seed}
     settings: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
-    light = {
-        "photometry": photometry,
-        "photometry_columns": _pairs("--photometry-column", photometry_column),
-        "photometry_units": _pairs("--photometry-unit", photometry_unit),
-    }
+    light = _light(photometry, photometry_column, photometry_unit)
     of_dwarfs = {"--galaxy": galaxy, "--photometry": photometry}
     of_stars = {"--points": points, "--weights": weights, "--radius": radius, "--flows": flows}
     if flows is not None:
@@ -233,6 +232,17 @@ def _refuse(kind: str, given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value is not None:
             raise BayesdustError(f"{name} has no meaning for a model of kind {kind}: leave it out.")
+
+
+def _light(
+    photometry: Path | None, columns: list[str] | None, units: list[str] | None
+) -> dict[str, Any]:
+    """What `read_stars` is told of the photometric table."""
+    return {
+        "photometry": photometry,
+        "photometry_columns": _pairs("--photometry-column", columns),
+        "photometry_units": _pairs("--photometry-unit", units),
+    }
 
 
 def _dwarf(
@@ -374,17 +384,9 @@ def evidence(
     runs: Annotated[int, typer.Option(metavar="N", help="Independent runs.", min=4)] = 4,
     particles: Annotated[int, typer.Option(metavar="N", help="Of each run.", min=100)] = 1000,
     seed: Seed = 0,
-    photometry: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of positions, as for fit.")
-    ] = None,
-    photometry_column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="As --column, of the photometric table."),
-    ] = None,
-    photometry_unit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=UNIT", help="As --unit, of the photometric table."),
-    ] = None,
+    photometry: Photometry = None,
+    photometry_column: PhotometryColumns = None,
+    photometry_unit: PhotometryUnits = None,
     column: Columns = None,
     unit: Units = None,
     overwrite: Overwrite = False,
@@ -396,19 +398,14 @@ def evidence(
     `fit`; 3 means that the runs do not agree.
     """
     from bayesdust.evidence_run import Request, run
-    from bayesdust.inference.evidence import Plan
+    from bayesdust.inference.evidence import Plan, check_kind
     from bayesdust.inference.programs import load
     from bayesdust.progress import Progress
 
     _keep_compiled()
     program = load(model)
-    if program.kind != "dwarf":
-        raise BayesdustError(f"{model} is of kind {program.kind}: give a model of a dwarf galaxy.")
-    light = {
-        "photometry": photometry,
-        "photometry_columns": _pairs("--photometry-column", photometry_column),
-        "photometry_units": _pairs("--photometry-unit", photometry_unit),
-    }
+    check_kind(program)  # before the table of another kind of stars is found fault with
+    light = _light(photometry, photometry_column, photometry_unit)
     table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), light)
     for warning in table.warnings:
         logging.warning("warning: %s", warning)

@@ -101,7 +101,7 @@ class Bumps(eqx.Module):
         """How many test functions there are."""
         return 9 * len(self.centres)
 
-    def of(self, which: Bool[np.ndarray, " m"]) -> "Bumps":
+    def only(self, which: Bool[np.ndarray, " m"]) -> "Bumps":
         """Some of the bumps alone."""
         return Bumps(self.centres[which], self.widths[which], self.v_phi, self.v_scale, self.reach)
 

@@ -27,8 +27,8 @@ from scipy.special import logsumexp
 
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
-from bayesdust.errors import BayesdustError, ResumableError
-from bayesdust.files import write_atomically
+from bayesdust.errors import BayesdustError
+from bayesdust.files import read_kept, write_atomically
 from bayesdust.inference.nuts import cores, sample_sites, stage_key
 from bayesdust.inference.posterior import prepared
 from bayesdust.inference.programs import Program, load
@@ -160,6 +160,15 @@ class Evidence:
         return Difference(self.ln_z - other.ln_z, error, width)
 
 
+def check_kind(program: Program) -> None:
+    """Raises BayesdustError for anything but a NumPyro model of a dwarf galaxy."""
+    if program.kind != "dwarf" or program.model is None:
+        raise BayesdustError(
+            f"{program.path} is of kind {program.kind}: the evidence is worked out for NumPyro models of "
+            "dwarf galaxies only."
+        )
+
+
 def log_evidence(
     model: str | Path | Program,
     stars: Stars,
@@ -176,11 +185,8 @@ def log_evidence(
     option or setting, and where no draw from the prior gives the stars a finite likelihood.
     """
     program = model if isinstance(model, Program) else load(model)
-    if program.kind != "dwarf" or program.model is None:
-        raise BayesdustError(
-            f"{program.path} is of kind {program.kind}: the evidence is worked out for NumPyro models of "
-            "dwarf galaxies only."
-        )
+    check_kind(program)
+    assert program.model is not None
     for name in settings:
         if name not in Plan.__dataclass_fields__:
             raise BayesdustError(f"The evidence has no setting {name!r}: leave it out.")
@@ -198,7 +204,7 @@ def evidence_of(model: Callable[[Any], Any], data: Any, plan: Plan) -> Evidence:
     Raises BayesdustError as `log_evidence`, ResumableError where a saved run is damaged.
     """
     plan.on_progress(0, 0, "compiling")
-    found = {index: run for index in range(plan.num_runs) if (run := _read(plan, index))}
+    found = {index: run for index in range(plan.num_runs) if (run := _kept(plan, index))}
     missing = [index for index in range(plan.num_runs) if index not in found]
     if missing:
         found |= _runs(compiled_for(target_of(model, data, plan.num_particles)), plan, missing)
@@ -245,14 +251,6 @@ def _keep(plan: Plan, index: int, run: Run) -> None:
         write_atomically(path, json.dumps(run._asdict()))
 
 
-def _read(plan: Plan, index: int) -> Run | None:
-    """A run that was kept, if there is one."""
+def _kept(plan: Plan, index: int) -> Run | None:
     path = _file(plan, index)
-    if path is None or not path.exists():
-        return None
-    try:
-        return Run(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ResumableError(
-            f"{path} is damaged: remove that file and repeat the command."
-        ) from error
+    return None if path is None else read_kept(path, Run)

@@ -63,9 +63,8 @@ GAP_NOTE = (
 )
 SIGHTS = 8  # lines of sight for each draw of the dust
 REACH = 120.0  # km/s, of the test functions: about three times the dispersion of discs
-FEWEST_A_BUMP = (
-    30  # effective stars; a tenth of them left out, the nine sums of each stay independent
-)
+# effective stars; a tenth of them left out, the nine sums of each bump stay independent
+FEWEST_A_BUMP = 30
 ROUNDS = 3  # for the pilot
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
@@ -180,7 +179,7 @@ class Survey:
         sample = Sample.of(x, v, weights)
         enough = _with_stars(tests, sample)
         return cls(
-            tests=tests.of(enough),
+            tests=tests.only(enough),
             left_out=int(np.sum(~enough)),
             sample=sample,
             centre=centre,

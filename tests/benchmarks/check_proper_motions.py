@@ -9,9 +9,10 @@ where it stopped.
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
@@ -20,16 +21,16 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from benchmarks.results import provenance  # noqa: E402
+from benchmarks.check_velocities import LIGHT_GAMMA, galaxy_of  # noqa: E402
+from benchmarks.results import kept_json, provenance  # noqa: E402
 
 from bayesdust.anisotropy import Constant, from_symmetrised  # noqa: E402
 from bayesdust.calibration_verdict import Calibration, judge  # noqa: E402
 from bayesdust.catalogs.dwarf import Stars  # noqa: E402
 from bayesdust.catalogs.proper_motions import ProperMotions  # noqa: E402
 from bayesdust.demo import request  # noqa: E402
-from bayesdust.distribution import Distribution, solve  # noqa: E402
+from bayesdust.distribution import Distribution  # noqa: E402
 from bayesdust.errors import BayesdustError  # noqa: E402
-from bayesdust.files import write_atomically  # noqa: E402
 from bayesdust.inference.calibration import (  # noqa: E402
     LN_LIKELIHOOD,
     Bench,
@@ -38,14 +39,12 @@ from bayesdust.inference.calibration import (  # noqa: E402
     _Side,
     bench_of,
 )
-from bayesdust.inference.dwarf import light_profile  # noqa: E402
 from bayesdust.mocks import generator, velocities_at  # noqa: E402
-from bayesdust.potentials import GNFW  # noqa: E402
-from bayesdust.units import ARCMIN, MAS_YR_KPC_KMS  # noqa: E402
+from bayesdust.units import MAS_YR_KPC_KMS  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "proper-motions.md"
 FOLDER = REPOSITORY / "build" / "check-proper-motions"
-STARS, LIGHT_GAMMA, SEED, ERROR = 200, 1.0, 800, 5.0  # km/s on the sky
+STARS, SEED, ERROR = 200, 800, 5.0  # km/s on the sky
 SHOWN = "log10_rho[0.15kpc]", "log10_mass[1.8rhalf]", "log10_J[0.5deg]", "gamma", "beta_tilde"
 FITS = {
     "ignored": "v_los",
@@ -68,16 +67,6 @@ def trial(choice: str) -> Trial:
     return Trial("dsph_gnfw", stars(), options, seed=SEED)
 
 
-def galaxy(bench: Bench, known: dict[str, float]) -> Distribution:
-    """f of the galaxy with these parameters; BayesdustError where it is negative."""
-    facts = bench.trial.stars.galaxy
-    r_s, R_half = np.exp(known["ln_r_s"]), facts.distance * known["rhalf"] * ARCMIN
-    pivot = 1.8 * facts.distance * facts.rhalf_circularised * ARCMIN
-    rho_s = np.exp(known["ln_mass"]) / float(GNFW(1.0, r_s, known["gamma"]).enclosed_mass(pivot))
-    orbits = Constant(float(from_symmetrised(known["beta_tilde"])))
-    return solve(GNFW(rho_s, r_s, known["gamma"]), light_profile(R_half, LIGHT_GAMMA), orbits)
-
-
 def drawn(bench: Bench, index: int) -> tuple[dict, np.ndarray, np.ndarray, int]:
     """Quantities of replica `index`, v_los (n,), proper motions (n, 2), galaxies refused before it."""
     for attempt in range(1000):
@@ -85,7 +74,8 @@ def drawn(bench: Bench, index: int) -> tuple[dict, np.ndarray, np.ndarray, int]:
         known = {n: float(value) for n, value in bench.known(theta, v).items()}
         known.pop(LN_LIKELIHOOD)  # of velocities that are not those below
         try:
-            f = galaxy(bench, known)
+            orbits = Constant(float(from_symmetrised(known["beta_tilde"])))
+            f = galaxy_of(bench.trial.stars.galaxy, known, orbits)
         except BayesdustError:
             continue
         return known, *seen(bench.trial.stars, f, known["v_sys"], index), attempt
@@ -124,18 +114,15 @@ def fitter(choice: str):
 
 def fitted(number: int) -> tuple[dict[str, dict[int, Replica]], int]:
     """Replicas by choice and index, and how many galaxies had no f; those kept are read back."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    files = {i: FOLDER / f"{i:04d}.json" for i in range(number)}
-    if missing := [i for i, path in files.items() if not path.exists()]:
+
+    def make() -> Callable[[int], dict]:
         bench = bench_of(trial("ignored"))
-        fits = {choice: fitter(choice) for choice in FITS}
-        for done, index in enumerate(missing, 1):
-            write_atomically(files[index], json.dumps(replica(bench, fits, index)))
-            if done % 5 == 0:
-                print(f"{done} of {len(missing)}", flush=True)
-    every = {i: json.loads(path.read_text()) for i, path in files.items()}
-    found = {choice: {i: Replica(**one[choice]) for i, one in every.items()} for choice in FITS}
-    return found, sum(one["refused"] for one in every.values())
+        return partial(replica, bench, {choice: fitter(choice) for choice in FITS})
+
+    # one at a time: what is not compiled yet must not be traced in threads
+    every = kept_json(FOLDER, number, make)
+    found = {c: {i: Replica(**one[c]) for i, one in enumerate(every)} for c in FITS}
+    return found, sum(one["refused"] for one in every)
 
 
 def replica(bench: Bench, fits: dict, index: int) -> dict:

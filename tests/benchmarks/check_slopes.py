@@ -7,10 +7,9 @@ either law of velocities. Every fit is kept in build/check-slopes: the same comm
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
@@ -19,13 +18,12 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import provenance  # noqa: E402
+from benchmarks.results import kept_json, provenance  # noqa: E402
 
 from bayesdust.anisotropy import OsipkovMerritt  # noqa: E402
 from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
 from bayesdust.catalogs.facts import Galaxy  # noqa: E402
 from bayesdust.distribution import Distribution, solve  # noqa: E402
-from bayesdust.files import write_atomically  # noqa: E402
 from bayesdust.inference.calibration import Bench, Trial, bench_of  # noqa: E402
 from bayesdust.inference.nuts import cores  # noqa: E402
 from bayesdust.mocks import draw_at, draw_from  # noqa: E402
@@ -93,18 +91,12 @@ def bench(name: str, law: str) -> Bench:
 
 def fitted(name: str, law: str, number: int) -> list[dict]:
     """z, sd and divergences of every mock; those kept are read back."""
-    folder = FOLDER / f"{name}-{law}"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {i: folder / f"{i:03d}.json" for i in range(number)}
-    missing = [i for i, path in files.items() if not path.exists()]
-    if missing:
+
+    def make() -> Callable[[int], dict]:
         made = bench(name, law)
-        with ThreadPoolExecutor(cores()) as pool:
-            tasks = {pool.submit(made.replicas, [i]): i for i in missing}
-            for task in as_completed(tasks):
-                write_atomically(files[tasks[task]], json.dumps(task.result()[0]._asdict()))
-                print(f"{name}, {law}: mock {tasks[task]}", flush=True)
-    return [json.loads(path.read_text()) for path in files.values()]
+        return lambda i: made.replicas([i])[0]._asdict()
+
+    return kept_json(FOLDER / f"{name}-{law}", number, make, cores())
 
 
 def rows(name: str, law: str, found: list[dict]) -> list[str]:

@@ -8,10 +8,9 @@ same command goes on where it stopped.
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
@@ -19,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import numpy as np  # noqa: E402
-from benchmarks.results import provenance  # noqa: E402
+from benchmarks.results import kept_json, provenance  # noqa: E402
 
 from bayesdust.anisotropy import (  # noqa: E402
     Anisotropy,
@@ -29,10 +28,10 @@ from bayesdust.anisotropy import (  # noqa: E402
     from_symmetrised,
 )
 from bayesdust.calibration_verdict import Calibration, judge  # noqa: E402
+from bayesdust.catalogs.facts import Galaxy  # noqa: E402
 from bayesdust.demo import request  # noqa: E402
 from bayesdust.distribution import Distribution, solve  # noqa: E402
 from bayesdust.errors import BayesdustError  # noqa: E402
-from bayesdust.files import write_atomically  # noqa: E402
 from bayesdust.inference.calibration import Bench, Replica, Trial, bench_of  # noqa: E402
 from bayesdust.inference.dwarf import light_profile  # noqa: E402
 from bayesdust.inference.nuts import cores  # noqa: E402
@@ -79,6 +78,14 @@ def orbits(known: dict[str, float], case: str) -> Anisotropy:
     return Constant(float(from_symmetrised(known["beta_tilde"])))
 
 
+def galaxy_of(facts: Galaxy, known: dict[str, float], orbits: Anisotropy) -> Distribution:
+    """f of a galaxy of `dsph_gnfw` with these parameters; BayesdustError where it is negative."""
+    r_s, R_half = np.exp(known["ln_r_s"]), facts.distance * known["rhalf"] * ARCMIN
+    pivot = 1.8 * facts.distance * facts.rhalf_circularised * ARCMIN
+    rho_s = np.exp(known["ln_mass"]) / float(GNFW(1.0, r_s, known["gamma"]).enclosed_mass(pivot))
+    return solve(GNFW(rho_s, r_s, known["gamma"]), light_profile(R_half, LIGHT_GAMMA), orbits)
+
+
 class Exact:
     """Truths of a bench, velocities from f(x, v); `refused` counts galaxies that have none, by index."""
 
@@ -90,21 +97,12 @@ class Exact:
             theta, v = self.bench.draw(index + 10_000 * attempt)
             known = {n: float(value) for n, value in self.bench.known(theta, v).items()}
             try:
-                galaxy = self._galaxy(known)
+                galaxy = galaxy_of(self.bench.trial.stars.galaxy, known, orbits(known, self.case))
             except BayesdustError:
                 continue
             self.refused[index] = attempt
             return theta, self._velocities(galaxy, known, index)
         raise RuntimeError("no galaxy has a positive f")
-
-    def _galaxy(self, known: dict[str, float]) -> Distribution:
-        galaxy = self.bench.trial.stars.galaxy
-        r_s, R_half = np.exp(known["ln_r_s"]), galaxy.distance * known["rhalf"] * ARCMIN
-        pivot = 1.8 * galaxy.distance * galaxy.rhalf_circularised * ARCMIN
-        unit = GNFW(1.0, r_s, known["gamma"])
-        rho_s = np.exp(known["ln_mass"]) / float(unit.enclosed_mass(pivot))
-        tracer = light_profile(R_half, LIGHT_GAMMA)
-        return solve(GNFW(rho_s, r_s, known["gamma"]), tracer, orbits(known, self.case))
 
     def _velocities(self, galaxy: Distribution, known: dict[str, float], index: int):
         stars = self.bench.trial.stars
@@ -115,25 +113,16 @@ class Exact:
 
 def fitted(case: str, law: str, number: int) -> tuple[dict[int, Replica], int]:
     """Replicas of one case, and how many galaxies had no f; those kept are read back."""
-    folder = FOLDER / f"{case}-{law}"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {i: folder / f"{i:04d}.json" for i in range(number)}
-    missing = [i for i, path in files.items() if not path.exists()]
-    if missing:
+
+    def make() -> Callable[[int], dict]:
         bench = bench_of(trial(case, law))
         exact = Exact(bench, case)
         bench = dataclasses.replace(bench, draw=exact)
-        with ThreadPoolExecutor(cores()) as pool:
-            tasks = {pool.submit(bench.replicas, [i]): i for i in missing}
-            for done, task in enumerate(as_completed(tasks), 1):
-                index, replica = tasks[task], task.result()[0]
-                kept = replica._asdict() | {"refused": exact.refused[index]}
-                write_atomically(files[index], json.dumps(kept))
-                if done % 20 == 0:
-                    print(f"{case}, {law}: {done} of {len(missing)}", flush=True)
-    every = {i: json.loads(path.read_text()) for i, path in files.items()}
-    refused = sum(one.pop("refused") for one in every.values())
-    return {i: Replica(**one) for i, one in every.items()}, refused
+        return lambda i: bench.replicas([i])[0]._asdict() | {"refused": exact.refused[i]}
+
+    every = kept_json(FOLDER / f"{case}-{law}", number, make, cores())
+    refused = sum(one.pop("refused") for one in every)
+    return {i: Replica(**one) for i, one in enumerate(every)}, refused
 
 
 def rows(case: str, law: str, found: Calibration) -> list[str]:

@@ -3,12 +3,15 @@
 import datetime
 import json
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bayesdust.errors import BayesdustError
+from bayesdust.files import write_atomically
 from bayesdust.runs import Request, load, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,6 +33,27 @@ def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
     verdict = run(request, folder, overwrite=True)
     (folder / "fingerprint.json").write_text(json.dumps(request.fingerprint()))
     return load(folder)[0], verdict.passed
+
+
+def kept_json(
+    folder: Path, number: int, make: Callable[[], Callable[[int], dict]], workers: int = 1
+) -> list[dict]:
+    """`number` results by index, each kept in `folder` as it is done; those kept are read back.
+
+    `make` is called where some are missing, and makes what turns an index into a result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{i:04d}.json" for i in range(number)]
+    missing = [i for i, path in enumerate(files) if not path.exists()]
+    if missing:
+        work = make()
+        with ThreadPoolExecutor(workers) as pool:
+            tasks = {pool.submit(work, i): i for i in missing}
+            for done, task in enumerate(as_completed(tasks), 1):
+                write_atomically(files[tasks[task]], json.dumps(task.result()))
+                if done % 5 == 0:
+                    print(f"{folder.name}: {done} of {len(missing)}", flush=True)
+    return [json.loads(path.read_text()) for path in files]
 
 
 def reach(mock: Any) -> np.ndarray:
