@@ -91,18 +91,20 @@ def run(
 ) -> Calibration:
     """Calibrate with `number` replicas; writes `RESULTS` into the folder `out`.
 
-    `alarm` as of `judge`, `executor` as of `inference.calibration.replicas`. Raises BayesdustError for a
+    `alarm` as of `judge`, `executor` as of `inference.calibration.replicas`. A finished run of fewer
+    replicas is gone on with. Raises BayesdustError for a
     trial that cannot be done.
     """
     clock = time.perf_counter()
     _enough(number)
-    with workplace(Path(out), trial.fingerprint(), overwrite, RESULTS) as partial:
+    begun = {} if overwrite else _begun(Path(out), trial, number)
+    with workplace(Path(out), trial.fingerprint(), overwrite or bool(begun), RESULTS) as partial:
 
         def keep(index: int, replica: Replica) -> None:
             write_atomically(_file(partial, index), json.dumps(replica._asdict()))
 
         kept = ((i, read_kept(_file(partial, i), Replica)) for i in range(number))
-        found = {i: replica for i, replica in kept if replica}
+        found = begun | {i: replica for i, replica in kept if replica}
         found = _completed(trial, number, found, executor, on_progress, keep)
         calibration = judge(found, alarm)
         about = record(trial) | {
@@ -112,6 +114,15 @@ def run(
         }
         _write(partial, found, calibration, about)
     return calibration
+
+
+def _begun(out: Path, trial: Trial, number: int) -> dict[int, Replica]:
+    """The replicas of a finished run of the same trial, if they are fewer than wanted."""
+    if not (out / RESULTS[3]).exists():
+        return {}
+    found, about = load(out)
+    same = about.get("fingerprint") == json.loads(json.dumps(trial.fingerprint(), default=str))
+    return found if same and len(found) < number else {}
 
 
 def load(folder: str | Path) -> tuple[dict[int, Replica], dict[str, Any]]:

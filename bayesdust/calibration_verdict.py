@@ -79,20 +79,33 @@ class Calibration:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Sentences on what is wrong; none if the posteriors are calibrated."""
-        found = [quantity.sentence for quantity in self.quantities if not quantity.inside]
-        if self.lost > LOST * self.replicas:
-            found.insert(0, f"{self.lost} of {self.replicas} fits had draws that are not numbers.")
+        """Sentences on quantities that left their band: these posteriors are miscalibrated."""
+        return tuple(quantity.sentence for quantity in self.quantities if not quantity.inside)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Sentences on fits that tell nothing, or little, of the posteriors."""
+        found = []
         if self.poor > LOST * self.replicas:
-            found.insert(
-                0,
-                f"{self.poor} of {self.replicas} chains are worth fewer than {ESS_MIN:.0f} draws.",
+            found.append(
+                f"{self.poor} of {self.replicas} chains are worth fewer than {ESS_MIN:.0f} draws: ask for "
+                "more draws a fit."
             )
+        if self.lost > LOST * self.replicas:
+            found.append(f"{self.lost} of {self.replicas} fits had draws that are not numbers.")
         return tuple(found)
 
     @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        if self.failures:
+            return "MISCALIBRATED"
+        return "NOT TOLD" if self.doubts else "calibrated"
+
+    @property
     def passed(self) -> bool:
-        return not self.failures
+        """Whether nothing is wrong, and enough was seen to say so."""
+        return not (self.failures or self.doubts)
 
     def table(self) -> Table:
         """One row a quantity."""

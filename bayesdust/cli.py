@@ -94,7 +94,7 @@ def main() -> None:
             logging.exception("internal error: please report it with the lines below")
             code = INTERNAL
     if code == INTERRUPTED:
-        _say("interrupted: repeat the command to go on", INTERRUPTED)
+        _say("interrupted: repeat the command to go on from what is done", INTERRUPTED)
     sys.exit(code)
 
 
@@ -305,7 +305,7 @@ def calibrate(
         str | None, typer.Option(metavar="GALAXY", help="Of STARS, as for fit.")
     ] = None,
     replicas: Annotated[
-        int, typer.Option(metavar="N", help="Fits to stars drawn anew.", min=1)
+        int, typer.Option(metavar="N", help="Fits to stars drawn anew.", min=20)
     ] = 200,
     drawn_by: Annotated[
         str | None,
@@ -324,6 +324,9 @@ def calibrate(
     ] = None,
     warmup: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 500,
     draws: Annotated[int, typer.Option(metavar="N", help="Of each fit.", min=100)] = 1000,
+    photometry: Photometry = None,
+    photometry_column: PhotometryColumns = None,
+    photometry_unit: PhotometryUnits = None,
     column: Columns = None,
     unit: Units = None,
     seed: Seed = 0,
@@ -332,7 +335,8 @@ def calibrate(
     """Do MODEL's posteriors mean what they say? Fits it to stars whose truth it has drawn itself.
 
     report.html, calibration.ecsv and replicas.ecsv are written to DIR; the same command goes on with a
-    run that was stopped. Exit codes as of `fit`; 3 means that the posteriors are miscalibrated.
+    run that was stopped, or with a finished one to more replicas. Exit codes as of `fit`; 3 means that the
+    posteriors are miscalibrated, or that the fits are too short to tell.
     """
     from dataclasses import replace
 
@@ -344,10 +348,17 @@ def calibrate(
     _keep_compiled()
     table: Any
     if stars is None:
-        _refuse("without STARS", {"--galaxy": galaxy, "--column": column, "--unit": unit})
+        of_stars = {
+            "--galaxy": galaxy,
+            "--photometry": photometry,
+            "--column": column,
+            "--unit": unit,
+        }
+        _refuse("without STARS", of_stars)
         table = replace(request(n=300).stars, source="the demo's catalogue")
     else:
-        table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), {})
+        light = _light(photometry, photometry_column, photometry_unit)
+        table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), light)
     options = _options("--option", option)
     other = _options("--drawn-option", drawn_option)
     trial = Trial(
@@ -356,8 +367,8 @@ def calibrate(
     command = ["bayesdust", *sys.argv[1:]]
     with Progress() as show:
         found = run(trial, replicas, out, overwrite=overwrite, on_progress=show, command=command)
-    typer.echo(f"{out / 'report.html'}: {'calibrated' if found.passed else 'MISCALIBRATED'}")
-    for sentence in found.failures:
+    typer.echo(f"{out / 'report.html'}: {found.verdict}")
+    for sentence in (*found.failures, *found.doubts):
         typer.echo(f"  {sentence}", err=True)
     return OK if found.passed else FAILED
 
@@ -381,6 +392,12 @@ def evidence(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for evidence.ecsv and run.json.", parser=_path),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A finished folder: show ln K too, of this against that one."
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(metavar="N", help="Independent runs.", min=4)] = 4,
     particles: Annotated[int, typer.Option(metavar="N", help="Of each run.", min=100)] = 1000,
     seed: Seed = 0,
@@ -393,11 +410,11 @@ def evidence(
 ) -> int:
     """ln Z of MODEL on STARS, its marginal likelihood: what compares models of the same stars.
 
-    The difference of two is the logarithm of the Bayes factor: of a core and a cusp with --option gamma=0 and
-    gamma=1 of dsph_gnfw. With --out the same command goes on with one that was stopped. Exit codes as of
-    `fit`; 3 means that the runs do not agree.
+    The difference of two is ln K, the logarithm of the Bayes factor: of a core and a cusp with --option
+    gamma=0 and gamma=1 of dsph_gnfw. With --out the same command goes on with one that was stopped. Exit
+    codes as of `fit`; 3 means that the runs do not agree.
     """
-    from bayesdust.evidence_run import Request, run
+    from bayesdust import evidence_run
     from bayesdust.inference.evidence import Plan, check_kind
     from bayesdust.inference.programs import load
     from bayesdust.progress import Progress
@@ -409,11 +426,17 @@ def evidence(
     table = _dwarf(stars, galaxy, _pairs("--column", column), _pairs("--unit", unit), light)
     for warning in table.warnings:
         logging.warning("warning: %s", warning)
-    request = Request(program, table, _options("--option", option), Plan(runs, particles, seed))
+    chosen, plan = _options("--option", option), Plan(runs, particles, seed)
+    request = evidence_run.Request(program, table, chosen, plan)
+    other = None if against is None else evidence_run.load(against)
     command = ["bayesdust", *sys.argv[1:]]
     with Progress() as show:
-        found = run(request, out, overwrite=overwrite, on_progress=show, command=command)
+        found = evidence_run.run(
+            request, out, overwrite=overwrite, on_progress=show, command=command
+        )
     typer.echo(str(found))
+    if other is not None:
+        typer.echo(f"{found.against(other)} against {against}")
     for sentence in found.warnings:
         typer.echo(f"  {sentence}", err=True)
     return FAILED if found.warnings else OK

@@ -38,9 +38,7 @@ class Request:
 
         return {
             "model file": self.program.sha256,
-            "stars": self.stars.sha256,
-            "photometry": self.stars.photometry_sha256,
-            "galaxy": self.stars.galaxy.to_dict(),
+            **self.stars.identity,
             "options": {key: str(value) for key, value in self.options.items()},
             "settings": self.settings,
             "versions": versions() | {"blackjax": metadata.version("blackjax")},

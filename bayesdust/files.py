@@ -2,10 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from bayesdust.errors import ResumableError
+from bayesdust.errors import BayesdustError, ResumableError
+
+CLAIM = "asked.json"  # what the checkpoints of a folder are of
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -16,6 +19,38 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def claim(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Write into `folder` what its checkpoints are of.
+
+    Raises BayesdustError where they are of something else.
+    """
+    path, wanted = folder / CLAIM, json.loads(json.dumps(asked, default=str))
+    try:
+        there = json.loads(path.read_text())
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(wanted, indent=1))
+        return
+    except ValueError:
+        there = {}
+    if there != wanted:
+        raise BayesdustError(
+            f"{folder} holds checkpoints of other {differences(there, wanted)}: give another folder."
+        )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The keys that differ, as words; of an inner mapping its own keys."""
+    words = []
+    for key, value in other.items():
+        before = one.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            words += [k for k in {**before, **value} if before.get(k) != value.get(k)]
+        elif before != value:
+            words.append(key)
+    return ", ".join(words) or "contents"
 
 
 def read_kept[T](path: Path, kind: Callable[..., T]) -> T | None:

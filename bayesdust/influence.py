@@ -53,48 +53,55 @@ def prior_share(tree: DataTree) -> Table:
     of prior draws inside the posterior's 95 % interval (0.95 where the data said nothing).
 
     The prior of J, D, rho and M spans the halo's amplitude, which any dispersion measures, and next to
-    it everything looks known. They are compared with the prior at the measured mass as well: each
-    draw's halo rescaled, at its own shape, to the posterior median of M(<1.8 R_half) (J goes as its
-    square). Where the posterior is as wide as that, within the same factor, the shape that the prior
-    allows is what the width is, and "mostly prior" it is; where it is wider, the mass's own error is.
-    Columns: name, unit, derived, posterior_width, prior_width, ratio, prior_in_95, mostly_prior,
+    it everything looks known. Of each draw, of the posterior and of the prior, the halo is therefore
+    rescaled, at its own shape, to the posterior median of M(<1.8 R_half) (J goes as its square): what is
+    left is the scatter of shapes. Where shapes make most of the posterior's width (0.7 of it or more, half of
+    its variance), it is at this one mass that the two widths are compared (`at_mass`), and elsewhere the
+    mass's own error is what the width is.
+    Columns: name, unit, derived, posterior_width, prior_width, ratio, prior_in_95, at_mass, mostly_prior,
     sentence. No rows without a prior group.
     """
     from astropy.table import Table
 
     columns: list[tuple[str, Any]] = [("name", str), ("unit", str), ("derived", bool)]
     columns += [(n, float) for n in ("posterior_width", "prior_width", "ratio", "prior_in_95")]
-    columns += [("mostly_prior", bool), ("sentence", str)]
+    columns += [("at_mass", bool), ("mostly_prior", bool), ("sentence", str)]
     prior = scalars(tree, "prior") if "prior" in tree.children else {}
     posterior = scalars(tree)
     rows = [
-        _share(n, s, prior[n].draws, _at_measured_mass(n, prior, posterior))
-        for n, s in posterior.items()
-        if n in prior
+        _share(n, s, *_to_compare(n, posterior, prior)) for n, s in posterior.items() if n in prior
     ]
     if not rows:
         return Table(names=[n for n, _ in columns], dtype=[t for _, t in columns])
     return Table({n: np.asarray([row[n] for row in rows], dtype=t) for n, t in columns})
 
 
-def _at_measured_mass(
-    name: str, prior: dict[str, Scalar], posterior: dict[str, Scalar]
-) -> np.ndarray:
-    """Prior draws of a quantity; of J, D, rho and other masses, with every halo at the measured mass."""
+def _to_compare(
+    name: str, posterior: dict[str, Scalar], prior: dict[str, Scalar]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Finite draws of the posterior and of the prior, and whether every halo has the measured mass."""
+    x, before = posterior[name].draws, prior[name].draws
     power = MASS_POWERS.get(name.split("[")[0], 0)
-    if power == 0 or name == MEASURED or MEASURED not in prior or MEASURED not in posterior:
-        return prior[name].draws
-    measured = float(np.nanmedian(posterior[MEASURED].draws))
-    with np.errstate(invalid="ignore"):  # a draw without any mass
-        return np.asarray(prior[name].draws + power * (measured - prior[MEASURED].draws))
+    if power and name != MEASURED and MEASURED in prior and MEASURED in posterior:
+        mass = posterior[MEASURED].draws
+        measured = float(np.nanmedian(mass))
+        with np.errstate(invalid="ignore"):  # a draw without any mass
+            shape = _finite(x - power * (mass - measured))
+            allowed = _finite(before - power * (prior[MEASURED].draws - measured))
+        # where the data know the quantity better than the mass, it is its own width that counts
+        shape = min(shape, _finite(x), key=_half_width)
+        if _half_width(shape) > MOSTLY_PRIOR * _half_width(_finite(x)):
+            return shape, allowed, True
+    return _finite(x), _finite(before), False
+
+
+def _finite(draws: np.ndarray) -> np.ndarray:
+    return np.asarray(draws[np.isfinite(draws)])
 
 
 def _share(
-    name: str, scalar: Scalar, prior_draws: np.ndarray, at_mass: np.ndarray
+    name: str, scalar: Scalar, x: np.ndarray, before: np.ndarray, at_mass: bool
 ) -> dict[str, Any]:
-    x, before, same = (d[np.isfinite(d)] for d in (scalar.draws, prior_draws, at_mass))
-    if MOSTLY_PRIOR * _half_width(same) < _half_width(x) < _half_width(same) / MOSTLY_PRIOR:
-        before = same
     width, prior_width = _half_width(x), _half_width(before)
     ratio = width / prior_width if prior_width > 0 else math.nan
     inside = math.nan
@@ -102,8 +109,9 @@ def _share(
         low, high = np.quantile(x, [0.025, 0.975])
         inside = float(np.mean((before >= low) & (before <= high)))
     mostly = ratio > MOSTLY_PRIOR
+    which = "at the measured mass, " if at_mass else ""
     sentence = (
-        f"{name} is {'mostly prior' if mostly else 'set by the data'}: its 68 % interval is "
+        f"{name} is {'mostly prior' if mostly else 'set by the data'}: {which}its 68 % interval is "
         f"{ratio:.2f} times as wide as the prior's, and its 95 % interval holds "
         f"{100 * inside:.0f} % of the prior."
     )
@@ -117,6 +125,7 @@ def _share(
         "prior_width": prior_width,
         "ratio": ratio,
         "prior_in_95": inside,
+        "at_mass": at_mass,
         "mostly_prior": mostly,
         "sentence": sentence,
     }

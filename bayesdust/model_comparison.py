@@ -73,64 +73,90 @@ def compare(trees: Mapping[str, DataTree]) -> Comparison:
 
     if len(trees) < 2:
         raise BayesdustError("A comparison needs two fits or more of the same stars: give another.")
-    for name, tree in trees.items():
-        _check(name, tree)
+    known = {name: _Known.of(name, tree) for name, tree in trees.items()}
     for one, other in itertools.combinations(trees, 2):
-        _check_pair(one, trees[one], other, trees[other])
+        _check_pair(one, known[one], other, known[other])
+        _check_draws(one, trees[one], other, trees[other])
     with warnings.catch_warnings():  # what ArviZ warns of is said here in words
         warnings.simplefilter("ignore")
         loos = {name: _loo(tree) for name, tree in trees.items()}
         found = az.compare(loos, round_to="none")
     table = _table(found, loos)
     doubts = [*_failed(trees, table), *_high(loos, table)]
-    return Comparison(table, tuple(doubts), (*_differences(table, loos), *_left_out(trees)))
+    return Comparison(table, tuple(doubts), (*_differences(table, loos), *_left_out(trees, known)))
 
 
 # --- what cannot be compared ---------------------------------------------------------------------
 
 
-def _check(name: str, tree: DataTree) -> None:
-    if is_milky_way(tree):
-        raise BayesdustError(
-            f"{name} is a fit of the Milky Way, whose likelihood is of sums and not of stars: only fits of "
-            "dwarf galaxies can be compared."
-        )
-    if GROUP not in tree.children:
-        raise BayesdustError(
-            f"{name} holds no likelihood of each star: it was written by an older bayesdust, or its model "
-            "has none at the site v_los; run the fit again, or leave it out."
-        )
-    values = dataset(tree, GROUP)[SITE]
-    bad = int(np.sum(~np.isfinite(values.values).all(axis=(0, 1))))
-    if bad:
-        raise BayesdustError(
-            f"{name}: the likelihood of {bad} stars is zero or not a number in some draws, so they cannot "
-            "be left out: give their velocities wider tails, or a foreground."
-        )
+class _Known(NamedTuple):
+    """What a fit knows of its stars.
 
+    Attributes
+    ----------
+    columns : `SAME`
+    p_member : where the fit was given it
+    light : which positions are in the likelihood beside the velocities, and their digest
+    motions : digest of the proper motions, where they are
+    others : names of the likelihood's other terms
+    """
 
-def _check_pair(one: str, first: DataTree, other: str, second: DataTree) -> None:
-    for name in SAME:
-        if not np.array_equal(_column(first, name), _column(second, name)):
+    columns: dict[str, np.ndarray]
+    p_member: np.ndarray | None
+    light: tuple[str, str]
+    motions: str
+    others: list[str]
+
+    @classmethod
+    def of(cls, name: str, tree: DataTree) -> "_Known":
+        """Raises BayesdustError for a result that cannot be compared with any."""
+        if is_milky_way(tree):
             raise BayesdustError(
-                f"{one} and {other} are fits of different stars (their {name} differ): only fits of the "
-                "same table of stars can be compared."
+                f"{name} is a fit of the Milky Way, whose likelihood is of sums and not of stars: only fits "
+                "of dwarf galaxies can be compared."
             )
-    if np.array_equal(dataset(first, GROUP)[SITE].values, dataset(second, GROUP)[SITE].values):
-        raise BayesdustError(f"{one} and {other} are the same run: give two different ones.")
-    if _positions(first) != _positions(second):
-        raise BayesdustError(
-            f"{one} fits its light to {_light(first)} and {other} to {_light(second)}: only velocities are "
-            "compared, and they are foreseen from other data then; fit both with the same option light."
+        if GROUP not in tree.children or "numbers" not in tree[GROUP].attrs:
+            raise BayesdustError(
+                f"{name} holds no likelihood of each star: it was written by an older bayesdust, or its "
+                "model has none at the site v_los; run the fit again, or leave it out."
+            )
+        try:
+            known = cls._read(tree)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BayesdustError(f"{name} is not whole: run the fit again.") from error
+        values = dataset(tree, GROUP)[SITE].values
+        bad = int(np.sum(~np.isfinite(values).all(axis=(0, 1))))
+        if bad:
+            raise BayesdustError(
+                f"{name}: the likelihood of {bad} stars is zero or not a number in some draws, so they "
+                "cannot be left out: give their velocities wider tails, or a foreground."
+            )
+        return known
+
+    @classmethod
+    def _read(cls, tree: DataTree) -> "_Known":
+        columns = {column: _column(tree, column) for column in SAME}
+        chosen = json.loads(tree.attrs["options"])
+        numbers = json.loads(tree[GROUP].attrs["numbers"])
+        others = [str(other) for other in json.loads(tree[GROUP].attrs["others"])]
+        terms = dataset(tree, GROUP)[SITE]
+        light = chosen["light"] if "light" in others else ""
+        if not parameters(tree) or terms.shape[2:] != columns[SITE].shape:
+            raise ValueError("parameters or stars are missing")
+        return cls(
+            columns,
+            _column(tree, "p_member") if chosen.get("membership") == "given" else None,
+            (light, numbers["photometry"] if light == "joint" else ""),
+            numbers["proper motions"] if "pm" in others else "",
+            others,
         )
 
-    knows = ["pm" in _others(tree) for tree in (first, second)]
-    if knows[0] != knows[1]:
-        with_, without = (one, other) if knows[0] else (other, one)
-        raise BayesdustError(
-            f"{with_} knows the stars' proper motions and {without} does not: only velocities are compared, "
-            "and they are foreseen from other data then; fit both with the same option proper_motions."
-        )
+    @property
+    def light_in_words(self) -> str:
+        kind, digest = self.light
+        if kind == "joint":
+            return f"the photometric sample {digest[:8]}"
+        return "its velocity stars' positions" if kind else "the table of facts"
 
 
 def _column(tree: DataTree, name: str) -> np.ndarray:
@@ -138,23 +164,41 @@ def _column(tree: DataTree, name: str) -> np.ndarray:
     return np.asarray(group[name].values)
 
 
-def _positions(tree: DataTree) -> tuple[str, str]:
-    """Which stars' positions are in the likelihood beside the velocities."""
-    if "light" not in _others(tree):
-        return "", ""
-    light = json.loads(tree.attrs["options"])["light"]
-    return light, tree[GROUP].attrs["photometry_sha256"] if light == "joint" else ""
+def _check_pair(one: str, first: _Known, other: str, second: _Known) -> None:
+    """Raises BayesdustError where the two know different things."""
+    for name in SAME:
+        if not np.array_equal(first.columns[name], second.columns[name]):
+            raise BayesdustError(
+                f"{one} and {other} are fits of different stars (their {name} differ): only fits of the "
+                "same table of stars can be compared."
+            )
+    why = "only velocities are compared, and they are foreseen from other data then"
+    p, q = first.p_member, second.p_member
+    if p is not None and q is not None and not np.array_equal(p, q):
+        raise BayesdustError(
+            f"{one} and {other} know different probabilities of membership (p_member): {why}; fit both to "
+            "the same table."
+        )
+    if first.light != second.light:
+        raise BayesdustError(
+            f"{one} fits its light to {first.light_in_words} and {other} to {second.light_in_words}: {why}; "
+            "fit both with the same option light."
+        )
+    if bool(first.motions) != bool(second.motions):
+        with_, without = (one, other) if first.motions else (other, one)
+        raise BayesdustError(
+            f"{with_} knows the stars' proper motions and {without} does not: {why}; fit both with the same "
+            "option proper_motions."
+        )
+    if first.motions != second.motions:
+        raise BayesdustError(
+            f"{one} and {other} know different proper motions: {why}; fit both to the same table."
+        )
 
 
-def _light(tree: DataTree) -> str:
-    kind, digest = _positions(tree)
-    if kind == "joint":
-        return f"the photometric sample {digest[:8]}"
-    return "its velocity stars' positions" if kind else "the table of facts"
-
-
-def _others(tree: DataTree) -> list[str]:
-    return [str(name) for name in json.loads(tree[GROUP].attrs.get("others", "[]"))]
+def _check_draws(one: str, first: DataTree, other: str, second: DataTree) -> None:
+    if np.array_equal(dataset(first, GROUP)[SITE].values, dataset(second, GROUP)[SITE].values):
+        raise BayesdustError(f"{one} and {other} are the same run: give two different ones.")
 
 
 # --- what is found -------------------------------------------------------------------------------
@@ -231,20 +275,27 @@ def _differences(table: Table, loos: Mapping[str, Any]) -> Iterator[str]:
         yield f"With {n} stars, fewer than {FEW}, standard errors of differences are too small."
 
 
-def _left_out(trees: Mapping[str, DataTree]) -> Iterator[str]:
+def _left_out(trees: Mapping[str, DataTree], known: Mapping[str, _Known]) -> Iterator[str]:
     """What the fits rest on beside the velocities that are compared."""
-    first = next(iter(trees.values()))
-    if _positions(first)[0]:
+    first = next(iter(known.values()))
+    if first.light[0]:
         yield (
-            f"Compared are the velocities alone; the positions of the light, {_light(first)}, which all "
-            "the fits know, are not."
+            f"Compared are the velocities alone; the positions of the light, {first.light_in_words}, which "
+            "all the fits know, are not."
         )
-    for name, tree in trees.items():
-        others = [other for other in _others(tree) if other != "light"]
+    for name, one in known.items():
+        others = [other for other in one.others if other != "light"]
         if others:
             yield (
                 f"{name} has terms beside the velocities ({', '.join(others)}), which are not compared."
             )
+    told = [name for name, one in known.items() if one.p_member is not None]
+    if told:
+        yield (
+            f"{' and '.join(told)} {'know' if len(told) > 1 else 'knows'} each star's probability of "
+            "membership (p_member): if it was worked out with the star's velocity, a star left out is not "
+            "quite left out."
+        )
     if len({tree.attrs.get("data_sha256") for tree in trees.values()}) > 1:
         yield (
             "The tables of stars are different files, with the same velocities, errors and places."

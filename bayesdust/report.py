@@ -198,11 +198,14 @@ def _prior_remarks(tree: DataTree, share: Table) -> list[str]:
     flagged = share[np.asarray(share["mostly_prior"], dtype=bool)]
     derived = [row for row in flagged if row["derived"]]
     inner = [row for row in flagged if not row["derived"] and row["name"] in sampled]
+    scaled = (
+        ", both at the measured M(<1.8 R_half)" if any(row["at_mass"] for row in derived) else ""
+    )
     out = []
     if derived:
         out.append(
-            f"Mostly prior, not data: {_grouped(derived)}. In brackets, the 68 % width as a "
-            "fraction of the prior's; above 0.7 the data weigh less than the prior."
+            f"Mostly prior, not data: {_grouped(derived)}. In brackets, the 68 % width as a fraction of the "
+            f"prior's{scaled}; above 0.7 the data weigh less than the prior."
         )
     if inner:
         out.append(

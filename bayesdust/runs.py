@@ -78,16 +78,13 @@ class Request:
 
         return {
             "model file": self.program.sha256,
-            "stars": self.stars.sha256,
-            **_facts(self.stars),
+            **self.stars.identity,
             "points": None if self.points is None else digest(self.points),
-            "units": dict(self.stars.units),
             "method": self.method,
             "options": {key: str(value) for key, value in self.options.items()},
             "settings": dict(self.settings),
             "versions": versions(),
             "device": jax.default_backend(),
-            **_motions(self),
         }
 
 
@@ -146,33 +143,11 @@ def run(
     return verdict
 
 
-def _facts(stars: Catalogue) -> dict[str, Any]:
-    """What decides a fit beside the table of stars itself."""
-    if isinstance(stars, MilkyWayStars):
-        ball = [*stars.centre, stars.radius]
-        return {
-            "sun": list(map(float, stars.sun.position)),
-            "ball": ball,
-            "weights": stars.weights_from,
-        }
-    if isinstance(stars, Profile):
-        return {"sun": list(map(float, stars.sun))}
-    return {"photometry": stars.photometry_sha256, "galaxy": stars.galaxy.to_dict()}
-
-
-def _motions(request: Request) -> dict[str, Any]:
-    """The digest of the proper motions, where they are used: of a file it does not say which columns."""
-    motions = getattr(request.stars, "proper_motions", None)
-    if motions is None or request.options.get("proper_motions") != "used":
-        return {}
-    return {"proper_motions_sha256": motions.sha256}
-
-
 def _survey(stars: Catalogue) -> dict[str, Any]:
     """Of stars of the Milky Way: the Sun's place, the ball, the weights, and what the cuts removed."""
     if not isinstance(stars, MilkyWayStars):
         return {}
-    return {"survey": _facts(stars) | {"cuts": stars.cuts.as_rows() if stars.cuts else []}}
+    return {"survey": stars.survey | {"cuts": stars.cuts.as_rows() if stars.cuts else []}}
 
 
 def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
@@ -192,7 +167,7 @@ def record(request: Request, command: Sequence[str] = ()) -> dict[str, Any]:
         "data_sha256": request.stars.sha256,
         "photometry_sha256": getattr(request.stars, "photometry_sha256", None),
         "places": 0 if request.points is None else len(request.points),
-        **_motions(request),
+        "numbers_sha256": request.stars.identity["numbers"],
         **_survey(request.stars),
         "units": dict(request.stars.units),
         "warnings": list(request.stars.warnings),

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bayesdust.errors import BayesdustError, ResumableError
-from bayesdust.files import write_atomically
+from bayesdust.files import CLAIM, differences, write_atomically
 
 RESULTS = ("posterior.nc", "summary.ecsv", "report.html", "run.json")
 EXTRAS = ("weights.nc", "flow_forces.npz")  # what only some runs leave
+# results of the other commands, which an overwritten folder must not keep beside a run.json not theirs
+OTHERS = ("evidence.ecsv", "replicas.ecsv", "calibration.ecsv", "flows.eqx", "quality.html")
 _LOCK, _REQUEST = "lock", "request.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = (*_FULL, errno.EROFS, errno.EIO)
@@ -64,7 +66,7 @@ def workplace(
 
 def has_work(partial: Path) -> bool:
     """Whether there is anything in the workplace to go on from."""
-    return any(path.name not in (_LOCK, _REQUEST) for path in partial.iterdir())
+    return any(path.name not in (_LOCK, _REQUEST, CLAIM) for path in partial.iterdir())
 
 
 def _check(out: Path, overwrite: bool, results: Sequence[str]) -> None:
@@ -134,7 +136,7 @@ def _claim(partial: Path, out: Path, request: Mapping[str, Any], overwrite: bool
     if there == wanted:
         return
     if has_work(partial) and not overwrite:
-        other = _differences(there if isinstance(there, dict) else {}, wanted)
+        other = differences(there if isinstance(there, dict) else {}, wanted)
         raise ResumableError(
             f"{out} holds an unfinished run with other {other}: repeat its command to go on with "
             "it, choose another folder, or add --overwrite to start afresh."
@@ -143,18 +145,6 @@ def _claim(partial: Path, out: Path, request: Mapping[str, Any], overwrite: bool
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_atomically(file, json.dumps(wanted, indent=1))
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The keys that differ, as words; of an inner mapping its own keys."""
-    words = []
-    for key, value in other.items():
-        before = one.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
-            words += [k for k in {**before, **value} if before.get(k) != value.get(k)]
-        elif before != value:
-            words.append(key)
-    return ", ".join(words) or "contents"
 
 
 def _leave(partial: Path, made: list[Path], error: BaseException) -> None:
@@ -169,7 +159,7 @@ def _leave(partial: Path, made: list[Path], error: BaseException) -> None:
 def _publish(partial: Path, out: Path, results: Sequence[str]) -> None:
     """Move the results into place; an older run counts as finished until these are complete."""
     (out / results[-1]).unlink(missing_ok=True)
-    for name in EXTRAS:
+    for name in {*RESULTS, *EXTRAS, *OTHERS} - set(results):
         (out / name).unlink(missing_ok=True)
         if (partial / name).exists():
             os.replace(partial / name, out / name)

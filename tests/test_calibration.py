@@ -148,10 +148,13 @@ def test_the_verdict_says_what_is_wrong():
     assert low.failures[0].startswith("a: 68 % intervals hold the truth in")
     bad = Replica({"a": np.nan}, {"a": np.nan}, {"a": np.nan}, 1.0, 3)
     lost = judge(uniform(100) | {200 + i: bad for i in range(5)})
-    assert lost.failures == ("5 of 105 fits had draws that are not numbers.",)
+    assert lost.doubts == ("5 of 105 fits had draws that are not numbers.",)
     assert lost.diverged == 5
-    slow = {i: r._replace(ess=10.0) for i, r in uniform(100).items()}
-    assert "100 of 100 chains are worth fewer than 50 draws" in judge(slow).failures[0]
+    slow = judge({i: r._replace(ess=10.0) for i, r in uniform(100).items()})
+    assert "100 of 100 chains are worth fewer than 50 draws" in slow.doubts[0]
+    # short chains are no miscalibration, and no calibration either
+    assert (slow.verdict, slow.failures, slow.passed) == ("NOT TOLD", (), False)
+    assert (low.verdict, judge(uniform(100)).verdict) == ("MISCALIBRATED", "calibrated")
     with pytest.raises(BayesdustError, match="19 replicas tell nothing: ask for 20 or more"):
         judge(uniform(FEWEST - 1))
 
@@ -234,10 +237,39 @@ def test_on_the_command_line(call, models, tmp_path):
     assert "holds a finished run: add --overwrite" in error
 
 
+def test_a_finished_run_goes_on_to_more(models, stars, tmp_path, monkeypatch):
+    asked = trial(models, stars)
+    calibration_run.run(asked, 20, tmp_path / "out")
+    wanted = []
+    genuine = calibration_run.fits
+
+    def counted(trial, missing, executor):
+        wanted.extend(missing)
+        return genuine(trial, missing, executor)
+
+    monkeypatch.setattr(calibration_run, "fits", counted)
+    more = calibration_run.run(asked, 24, tmp_path / "out")
+    assert wanted == [20, 21, 22, 23]
+    whole = calibration_run.run(asked, 24, tmp_path / "whole")
+    assert more.quantities[0].rms_z == whole.quantities[0].rms_z
+    for number, other in ((24, asked), (30, dataclasses.replace(asked, seed=1))):
+        with pytest.raises(BayesdustError, match="holds a finished run: add --overwrite"):
+            calibration_run.run(other, number, tmp_path / "out")
+
+
+def test_truths_are_not_drawn_from_chains_that_disagree():
+    together = np.random.default_rng(8).normal(size=(4, 250, 3))
+    calibration._check_pool({"slopes": together})
+    apart = together + np.array([0.0, 0.0, 1.0, 1.0])[:, None, None]
+    with pytest.raises(BayesdustError, match=r"leave slopes so open that 1000 draws do not settle"):
+        calibration._check_pool({"slopes": apart})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dsph_gnfw", "--replicas", "5"], "5 replicas tell nothing: ask for 20 or more"),
+        (["dsph_gnfw", "--replicas", "5"], "greater than or equal to 20"),
+        (["dsph_gnfw", "--photometry", "light.ecsv"], "--photometry has no meaning"),
         (["mw_cbe_gnfw"], "no NumPyro model of a dwarf galaxy"),
         (["dsph_gnfw", "--galaxy", "draco"], "--galaxy has no meaning"),
         (["dsph_gnfw", "--option", "dust=1"], "no option 'dust'"),

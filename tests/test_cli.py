@@ -349,7 +349,7 @@ def test_demo_asks_for_its_own_run(call, monkeypatch, tmp_path):
     monkeypatch.setattr("bayesdust.runs.run", stop)
     code, stdout, stderr = call("demo", "--out", tmp_path / "demo", "--seed", "7")
     assert (code, stdout) == (130, "")
-    assert stderr.strip() == "interrupted: repeat the command to go on"
+    assert stderr.strip() == "interrupted: repeat the command to go on from what is done"
     ((request, out, settings),) = asked
     assert (request.program.name, request.stars.n) == ("dsph_gnfw", 1000)
     assert request.settings["seed"] == 7
@@ -420,7 +420,7 @@ def test_a_run_interrupted_and_killed_gives_the_same_draws(finished, tmp_path):
         if code == 3:
             continue
         assert code == 130
-        assert rest.endswith("interrupted: repeat the command to go on\n")
+        assert rest.endswith("interrupted: repeat the command to go on from what is done\n")
         code, _ = stopped_by(signal.SIGKILL, folder, "sampling")
         if code != 3:
             break

@@ -234,7 +234,7 @@ def test_the_folder_and_going_on(here, call, monkeypatch):
     about = json.loads((here / "out" / "run.json").read_text())
     assert about["passed"]
     assert f"{about['ln_z']:.2f}" in out
-    assert about["data"][2:] == ["v_los"]
+    assert about["data"][1:] == ["v_los"]
     assert (here / "out" / "evidence.ecsv").read_text().count("\n") > 4
     assert not (here / "out" / ".partial").exists()
     assert str(evidence_run.load(here / "out")) == out.strip()
@@ -269,6 +269,25 @@ def test_bad_input(here, call, words, sentence):
 
 
 # Core and cusp
+
+
+def test_against_another(here, call, tmp_path):
+    """The difference is shown with its interval; of other stars there is none."""
+    call(*WORDS, "--out", "one")
+    code, out, _ = call(*WORDS, "--seed", "1", "--against", "one")
+    assert code == 0
+    shown, found = out.splitlines()[1], evidence_run.load("one")
+    ours = bd.log_evidence(
+        "tiny.py", bd.read_stars("stars.ecsv", "mock.toml"), num_particles=200, seed=1
+    )
+    assert shown == f"{ours.against(found)} against one"
+    assert shown.startswith("ln K = ")
+    table = tiny.stars()
+    table["v_los"] *= 2
+    again = bd.read_stars(table, "mock.toml")
+    with pytest.raises(BayesdustError, match="not of the same data"):
+        bd.log_evidence("tiny.py", again, num_particles=200).against(found)
+    assert call(*WORDS, "--against", "none")[0] == 2
 
 
 def test_scatter_makes_the_exit_code(here, call, monkeypatch):

@@ -38,6 +38,11 @@ def posterior(v, spread):
     return np.sum(v / spread**2) / precision, precision**-0.5
 
 
+def numbers(photometry="", motions=""):
+    """Digests of what was read, as a fit keeps them."""
+    return json.dumps({"stars": "", "photometry": photometry, "proper motions": motions})
+
+
 def tree_of(terms, v, **attrs):
     """A result with draws of one number (chain, draw) and the likelihood of every star."""
     star = {"v_los": (("chain", "draw", "star"), terms)}
@@ -47,7 +52,7 @@ def tree_of(terms, v, **attrs):
         {
             "posterior": whole["posterior"].to_dataset(),
             "sample_stats": whole["sample_stats"].to_dataset(),
-            "log_likelihood": xr.Dataset(star, attrs={"others": "[]", "photometry_sha256": ""}),
+            "log_likelihood": xr.Dataset(star, attrs={"others": "[]", "numbers": numbers()}),
             "observed_data": xr.Dataset({"v_los": ("star", v)}),
             "constant_data": xr.Dataset(places),
         }
@@ -311,7 +316,7 @@ def test_a_fit_of_the_milky_way_has_no_stars():
 
 def test_positions_must_be_the_same():
     trees = pair(options='{"light": "joint"}')
-    marks = {"others": '["light"]', "photometry_sha256": "abcdef0123"}
+    marks = {"others": '["light"]', "numbers": numbers(photometry="abcdef0123")}
     trees["b"]["log_likelihood"].attrs.update(marks)
     message = refusal(trees)
     assert (
@@ -321,16 +326,67 @@ def test_positions_must_be_the_same():
     trees["a"].attrs["options"] = trees["b"].attrs["options"]
     trees["a"]["log_likelihood"].attrs.update(marks)
     assert "Compared are the velocities alone" in str(bd.compare(trees))
-    trees["a"]["log_likelihood"].attrs.update(photometry_sha256="0123456789")
+    trees["a"]["log_likelihood"].attrs.update(numbers=numbers(photometry="0123456789"))
     assert "photometric sample 01234567" in refusal(trees)
 
 
-def test_proper_motions_must_be_known_to_both():
+def test_proper_motions_must_be_the_same_ones():
     trees = pair()
-    trees["b"]["log_likelihood"].attrs.update(others='["pm"]')
+    known = {"others": '["pm"]', "numbers": numbers(motions="abc")}
+    trees["b"]["log_likelihood"].attrs.update(known)
     assert "b knows the stars' proper motions and a does not" in refusal(trees)
-    trees["a"]["log_likelihood"].attrs.update(others='["pm"]')
+    trees["a"]["log_likelihood"].attrs.update(known)
     assert "b has terms beside the velocities (pm)" in str(bd.compare(trees))
+    trees["a"]["log_likelihood"].attrs.update(numbers=numbers(motions="def"))
+    assert "a and b know different proper motions" in refusal(trees)
+
+
+def tell(tree, p):
+    """Give every star the probability `p` of membership."""
+    places = tree["constant_data"].to_dataset().assign(p_member=("star", np.full(N, p)))
+    tree["constant_data"] = xr.DataTree(places)
+
+
+def test_memberships_must_be_the_same_ones():
+    trees = pair()
+    for tree, p in zip(trees.values(), (0.5, 0.9), strict=True):
+        tree.attrs["options"] = '{"light": "facts", "membership": "given"}'
+        tell(tree, p)
+    assert "a and b know different probabilities of membership" in refusal(trees)
+    tell(trees["b"], 0.5)
+    assert "a and b know each star's probability of membership" in str(bd.compare(trees))
+
+
+def drop(group, name):
+    def change(tree):
+        tree[group] = xr.DataTree(tree[group].to_dataset().drop_vars(name))
+
+    return change
+
+
+NOT_WHOLE = {
+    "no places": drop("constant_data", "xi"),
+    "no velocities": drop("observed_data", "v_los"),
+    "no options": lambda tree: tree.attrs.pop("options"),
+    "options that are none": lambda tree: tree.attrs.update(options="[]"),
+    "no parameters": lambda tree: tree.attrs.update(parameters="[]"),
+    "terms that are none": lambda tree: tree["log_likelihood"].attrs.update(others="{"),
+}
+
+
+@pytest.mark.parametrize("change", NOT_WHOLE.values(), ids=NOT_WHOLE.keys())
+def test_a_result_that_is_not_whole_is_one_sentence(change):
+    trees = pair()
+    change(trees["b"])
+    assert refusal(trees) == "b is not whole: run the fit again."
+
+
+def test_stars_without_likelihood_are_noticed():
+    trees = pair()
+    fewer = trees["b"]["log_likelihood"].to_dataset().isel(star=slice(1, None))
+    del trees["b"]["log_likelihood"]
+    trees["b"]["log_likelihood"] = xr.DataTree(fewer)
+    assert refusal(trees) == "b is not whole: run the fit again."
 
 
 def test_terms_of_a_users_own_are_named():

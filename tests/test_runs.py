@@ -60,6 +60,16 @@ def refusal(out: Path, request=REQUEST, overwrite: bool = False, error=Bayesdust
 # The workplace
 
 
+def test_results_of_another_command_do_not_stay(tmp_path):
+    finish(tmp_path)
+    for name in ("weights.nc", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with workplace(tmp_path, REQUEST, True, ("evidence.ecsv", "run.json")) as partial:
+        for name in ("evidence.ecsv", "run.json"):
+            (partial / name).write_text("new")
+    assert contents(tmp_path) == {"evidence.ecsv", "run.json", "notes.txt"}
+
+
 def test_results_are_moved_and_nothing_else_is_left(tmp_path):
     out = tmp_path / "a" / "b"
     finish(out)

@@ -232,6 +232,18 @@ def test_j_is_mostly_prior_where_only_the_mass_was_measured():
     assert whole[0] / whole[1] < influence.MOSTLY_PRIOR  # what hid it
 
 
+@pytest.mark.parametrize(("mass_error", "at_mass"), [(0.02, True), (0.5, False)])
+def test_a_shape_that_the_data_tell_is_not_called_prior(mass_error, at_mass):
+    """Known to 0.4 of the prior at the measured mass, whatever the mass's own error adds."""
+    known = {name: 0.4 * sd for name, sd in fake_tree.PRIOR_SD.items()} | {"ln_mass": mass_error}
+    rows = influence.prior_share(fake_tree.healthy(posterior_sd=known))
+    J = row_of(rows, "log10_J[0.5deg]")
+    assert not J["mostly_prior"]
+    assert J["at_mass"] == at_mass
+    if at_mass:
+        assert J["ratio"] == pytest.approx(0.4, abs=0.08)
+
+
 def test_dispersion_floor_is_where_the_likelihood_stops_seeing():
     """A dispersion at the floor changes the expected ln L by 1/2, one standard deviation."""
     err = np.full(4000, 3.0)

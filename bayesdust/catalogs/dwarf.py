@@ -5,7 +5,9 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -16,7 +18,7 @@ from bayesdust.catalogs.facts import Galaxy
 from bayesdust.catalogs.galaxies import galaxy as find_galaxy
 from bayesdust.catalogs.placement import check_scale, check_sky, sky_median
 from bayesdust.catalogs.proper_motions import ProperMotions, read_proper_motions
-from bayesdust.catalogs.tables import digest, fault, read_table
+from bayesdust.catalogs.tables import digest, fault, read_table, rounded_digest
 from bayesdust.catalogs.validation import (
     check_errors,
     check_members,
@@ -77,6 +79,28 @@ class Stars:
     def n(self) -> int:
         """Number of stars."""
         return len(self.xi)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the numbers that were read: of one file other columns may have been."""
+        motions = self.proper_motions
+        return {
+            "stars": rounded_digest(self.xi, self.eta, self.v_los, self.v_los_err, self.p_member),
+            "photometry": rounded_digest(*(self.photometry or ())),
+            "proper motions": rounded_digest(
+                *(() if motions is None else (motions.value, motions.covariance))
+            ),
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of these stars decides a fit, for JSON."""
+        return {
+            "file": self.sha256,
+            "photometric file": self.photometry_sha256,
+            "numbers": self.digests,
+            "galaxy": self.galaxy.to_dict(),
+        }
 
     @property
     def theta(self) -> Float[np.ndarray, " n"]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from bayesdust.catalogs.astrometry import Observed
 from bayesdust.catalogs.columns import ColumnReader, Vocabulary
 from bayesdust.catalogs.cuts import CutReport
 from bayesdust.catalogs.frames import SolarFrame, galactocentric, propagate
-from bayesdust.catalogs.tables import SourceTable, fault
+from bayesdust.catalogs.tables import SourceTable, fault, rounded_digest
 from bayesdust.errors import BayesdustError
 from bayesdust.units import DEG, MAS_DEG
 
@@ -71,6 +72,30 @@ class MilkyWayStars:
     def n(self) -> int:
         """Number of stars."""
         return len(self.x)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the numbers that were read: of one file other columns may have been."""
+        found = {"stars": rounded_digest(self.x, self.v, self.weights)}
+        found |= {name: rounded_digest(values) for name, values in self.photometry.items()}
+        if self.observed is not None:
+            seen = self.observed
+            found["observed"] = rounded_digest(seen.values, seen.errors, seen.correlations)
+        return found
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of these stars decides a fit, for JSON."""
+        return {"file": self.sha256, "numbers": self.digests, **self.survey}
+
+    @property
+    def survey(self) -> dict[str, Any]:
+        """The Sun's place, the ball, and the weights, for JSON."""
+        return {
+            "sun": list(map(float, self.sun.position)),
+            "ball": [*self.centre, self.radius],
+            "weights": self.weights_from,
+        }
 
     def row(self, star: int) -> int:
         """The row of a star, counted from 0, in its table, from 1."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from bayesdust.catalogs.columns import ColumnReader, Vocabulary
 from bayesdust.catalogs.frames import SolarFrame
-from bayesdust.catalogs.tables import digest, fault, read_table
+from bayesdust.catalogs.tables import digest, fault, read_table, rounded_digest
 from bayesdust.units import DENSITY_GEV_CM3
 
 FEWEST_RADII = 3  # as many as a halo has numbers
@@ -54,6 +55,15 @@ class Profile:
     units: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of this profile decides a fit, for JSON."""
+        return {
+            "file": self.sha256,
+            "numbers": {"profile": rounded_digest(self.r, self.rho, self.weights, self.target)},
+            "sun": list(map(float, self.sun)),
+        }
 
 
 def read_profile(

@@ -73,6 +73,11 @@ def digest(*arrays: np.ndarray | None) -> str:
     return hasher.hexdigest()
 
 
+def rounded_digest(*arrays: np.ndarray | None) -> str:
+    """As `digest`, of numbers in single precision: the last digits of an angle hang on the processor."""
+    return digest(*(None if array is None else array.astype(np.float32) for array in arrays))
+
+
 def _checked(source: SourceTable) -> SourceTable:
     if len(source.table) == 0:
         raise fault(source.where, "the table has no rows", "give a table with one row a star")

@@ -47,6 +47,7 @@ VELOCITIES = "v_los"
 LN_LIKELIHOOD = "ln_likelihood"
 SLOPE = "slope_rhalf"
 POOL = 1000  # draws of theta, thinned, where it cannot be drawn from the prior
+POOL_RHAT = 1.05  # above, they are not of one law
 TOGETHER = 50  # replicas in one program, on an accelerator
 BATCH = 250  # draws whose quantities are worked out at once
 
@@ -89,20 +90,11 @@ class Trial:
             "options": {k: str(v) for k, v in self.options.items()},
             "drawn_by": load(name).sha256,
             "drawn_options": {k: str(v) for k, v in options.items()},
-            "stars": self.stars.sha256,
-            "galaxy": self.stars.galaxy.to_dict(),
+            **self.stars.identity,
             "settings": [self.num_warmup, self.num_draws, self.target_accept, self.seed],
             "versions": versions(),
             "device": jax.default_backend(),
-            **self._motions(),
         }
-
-    def _motions(self) -> dict[str, Any]:
-        """The digest of the proper motions, which stay as they are, where a model uses them."""
-        asked = (self.options, self.drawer[1])
-        motions = self.stars.proper_motions
-        used = motions is not None and any(o.get("proper_motions") == "used" for o in asked)
-        return {"proper_motions_sha256": motions.sha256} if motions is not None and used else {}
 
 
 class Replica(NamedTuple):
@@ -241,6 +233,19 @@ class Bench:
         )
 
 
+def _check_pool(draws: Mapping[str, np.ndarray]) -> None:
+    """Raises BayesdustError for chains that do not agree: truths drawn from them would be of another law."""
+    from arviz_stats.base import array_stats
+
+    for name, z in draws.items():
+        worst = float(np.max(array_stats.rhat(np.asarray(z), chain_axis=0, draw_axis=1)))
+        if not worst < POOL_RHAT:
+            raise BayesdustError(
+                f"The positions alone leave {name} so open that {POOL} draws do not settle (R-hat "
+                f"{worst:.2f}): calibrate with light=facts, or with fewer free parameters."
+            )
+
+
 def _key(trial: Trial, stage: str, index: int) -> Array:
     return jax.random.fold_in(stage_key(trial.seed, stage), index)
 
@@ -287,6 +292,7 @@ class _Side:
         blind = handlers.block(handlers.substitute(self.model, data=at_rest), hide=[VELOCITIES])
         plan = nuts.Plan(num_draws=POOL, seed=seed)
         draws = nuts.run_nuts(blind, self.data, plan).z
+        _check_pool(draws)
         flat = {name: z.reshape(-1, *z.shape[2:]) for name, z in draws.items()}
         return {name: jnp.asarray(z[:: plan.num_chains]) for name, z in flat.items()}
 

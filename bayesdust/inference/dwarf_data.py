@@ -62,6 +62,13 @@ RANGES = {
 }
 
 
+TWICE = (
+    "Proper motions are used, and so are membership probabilities (p_member): where these were worked out "
+    "with the proper motions, as catalogues do, they count twice, and the dispersions come out too small; "
+    "then choose membership=mixture."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class DwarfData:
     """One dwarf galaxy's stars, ready for a model.
@@ -181,16 +188,20 @@ def prepare(
         profile_grid=JeansGrid.build(theta_out, reference, floor=0.0, step=step),
         r=_output_radii(stars.galaxy.distance * rhalf * ARCMIN),
         theta_out=theta_out,
-        notes=_notes(stars, takes, used),
+        notes=_notes(stars, takes, chosen),
         motions=SkyMotions.of(stars, chosen["perspective"]) if used else None,
     )
 
 
-def _notes(stars: Stars, takes: tuple[str, ...], motions_used: bool) -> tuple[str, ...]:
-    """What the model leaves out."""
+def _notes(stars: Stars, takes: tuple[str, ...], chosen: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model leaves out, or may count twice."""
     memberless = "membership" not in takes and stars.p_member is not None
-    said = (ignored(stars) if memberless else None, None if motions_used else unused(stars))
-    return tuple(text for text in said if text is not None)
+    said = [ignored(stars)] if memberless else []
+    if chosen["proper_motions"] != "used":
+        said += filter(None, [unused(stars)])
+    elif chosen["membership"] == "given":
+        said.append(TWICE)
+    return tuple(said)
 
 
 def ignored(stars: Stars) -> str:

@@ -28,7 +28,7 @@ from scipy.special import logsumexp
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.errors import BayesdustError
-from bayesdust.files import read_kept, write_atomically
+from bayesdust.files import claim, read_kept, write_atomically
 from bayesdust.inference.nuts import cores, sample_sites, stage_key
 from bayesdust.inference.posterior import prepared
 from bayesdust.inference.programs import Program, load
@@ -43,8 +43,8 @@ SCATTER_MAX, ACCEPTANCE_MIN, ESS_MIN = 0.5, 0.5, 0.3
 class Plan:
     """How to work out ln Z: `num_runs` (at least 4) of `num_particles` (at least 100) each, from `seed`.
 
-    `checkpoint` is a folder for finished runs, from which the same plan goes on; `on_progress` is called
-    with (thousandths done, in all, phase) from the calling thread.
+    `checkpoint` is a folder for finished runs, from which `log_evidence` of the same model and stars goes on;
+    `on_progress` is called with (thousandths done, in all, phase) from the calling thread.
     """
 
     num_runs: int = 4
@@ -73,6 +73,9 @@ class Difference(NamedTuple):
     error: float
     half_width: float
 
+    def __str__(self) -> str:
+        return f"ln K = {self.value:+.2f} +- {self.error:.2f} (95 %: +- {self.half_width:.2f})"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -84,8 +87,7 @@ class Evidence:
     error : its standard error, from the scatter of the runs
     runs : one by one
     num_particles : of each run
-    data : what the likelihood is of: the stars' SHA-256 and the observed sites; two ln Z are comparable
-        if these are the same
+    data : what the likelihood is of, `marks`; two ln Z are comparable if these are the same
     """
 
     ln_z: float
@@ -182,7 +184,8 @@ def log_evidence(
     `settings` are the fields of `Plan` (seed, num_runs, num_particles, ...).
 
     Raises BayesdustError on a model of another kind or with a prior that cannot be drawn from, an unknown
-    option or setting, and where no draw from the prior gives the stars a finite likelihood.
+    option or setting, a checkpoint of something else, and where no draw from the prior gives the stars a
+    finite likelihood.
     """
     program = model if isinstance(model, Program) else load(model)
     check_kind(program)
@@ -192,10 +195,29 @@ def log_evidence(
             raise BayesdustError(f"The evidence has no setting {name!r}: leave it out.")
     plan = Plan(**settings)
     data = prepared(program, stars, dict(options or {}))
+    if plan.checkpoint is not None:
+        deciding = {name: getattr(plan, name) for name in ("num_particles", "seed")}
+        asked = {
+            "model file": program.sha256,
+            **stars.identity,
+            "options": data.options,
+            **deciding,
+        }
+        claim(plan.checkpoint, asked)
     found = evidence_of(program.model, data, plan)
     seen = [name for name, observed in sample_sites(program.model, data).items() if observed]
-    marks = (stars.sha256, str(stars.photometry_sha256), *sorted(seen))
-    return Evidence.of(found.runs, found.num_particles, marks)
+    return Evidence.of(found.runs, found.num_particles, marks(stars, data.options, seen))
+
+
+def marks(stars: Stars, options: Mapping[str, Any], seen: list[str]) -> tuple[str, ...]:
+    """What a likelihood with the observed sites `seen` is of: digests of the numbers, and the sites."""
+    used = ["stars"]
+    if options.get("light") == "joint":
+        used.append("photometry")
+    if options.get("proper_motions") == "used":
+        used.append("proper motions")
+    light = [f"light={options['light']}"] if "light" in seen else []
+    return (*(stars.digests[name] for name in used), *light, *sorted(seen))
 
 
 def evidence_of(model: Callable[[Any], Any], data: Any, plan: Plan) -> Evidence:

@@ -20,7 +20,9 @@ from numpyro.infer import Predictive
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.profile import Profile
+from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
+from bayesdust.files import claim
 from bayesdust.inference import dwarf, dwarf_data, galaxy_posterior, profile
 from bayesdust.inference.draws import (
     attributes,
@@ -144,9 +146,16 @@ def fit(
     `stars` may be a measured profile (`read_profile`, `profile_of`), for a model of that.
     `points` (m, 3) [kpc] are the places at which a model of the Milky Way answers.
 
-    Raises BayesdustError on a model that breaks the contract, an unknown method, option or setting.
+    Raises BayesdustError on a model that breaks the contract, an unknown method, option or setting, or a
+    checkpoint of something else.
     """
     program = model if isinstance(model, Program) else load(model)
+    if settings.get("checkpoint") is not None:
+        asked = {"model file": program.sha256, **stars.identity, "method": method}
+        asked |= {"points": None if points is None else digest(np.asarray(points))}
+        asked |= {name: str(value) for name, value in sorted((options or {}).items())}
+        deciding = sorted(set(settings) - {"checkpoint", "timings", "on_progress"})
+        claim(Path(settings["checkpoint"]), asked | {name: settings[name] for name in deciding})
     if isinstance(stars, MilkyWayStars):
         return galaxy_posterior.fit(
             program, stars, points, method=method, options=options, **settings
@@ -305,7 +314,7 @@ def _mark_likelihood(group: "DataTree", others: list[str], stars: Stars) -> None
     """What the likelihood of the velocities is, and what it leaves out: for comparisons."""
     about = {"units": "", "long_name": "ln of the density [1/(km/s)] of the star's velocity"}
     group["v_los"].attrs.update(about)
-    group.attrs.update(others=json.dumps(others), photometry_sha256=stars.photometry_sha256 or "")
+    group.attrs.update(others=json.dumps(others), numbers=json.dumps(stars.digests))
 
 
 def _marks(data: DwarfData) -> dict[str, float]:
