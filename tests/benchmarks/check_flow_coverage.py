@@ -93,7 +93,7 @@ def rows(case: str, found: list[dict[str, np.ndarray]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mocks", type=int, default=24)
+    parser.add_argument("--mocks", type=int, default=20)
     number = parser.parse_args().mocks
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines, unsettled = [], 0
