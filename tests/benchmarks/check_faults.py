@@ -24,17 +24,21 @@ from benchmarks.results import provenance  # noqa: E402
 
 from bayesdust import disc_mocks, runs  # noqa: E402
 from bayesdust.calibration_run import load as load_calibration  # noqa: E402
+from bayesdust.evidence_run import load as load_evidence  # noqa: E402
 from bayesdust.mocks import benchmark, observe  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "faults.md"
 FIT = "fit dsph_nfw_om stars.ecsv --galaxy mock.toml --chains 2 --warmup 200 --draws 400 --out out"
 TRAIN = "train galaxy.npz --epochs 3 --out out"
 CALIBRATE = "calibrate dsph_nfw_om --replicas 30 --draws 300 --warmup 200 --out out"
+EVIDENCE = "evidence dsph_nfw_om stars.ecsv --galaxy mock.toml --particles 200 --out out"
 TOML = 'name = "Mock"\ndistance = 80\nrhalf = "8 arcmin"\nrhalf_err = 0.4\nv_sys = 0\n'
 
 
 def lay_out(folder: Path) -> Path:
-    observe(benchmark(300, 1), 80.0, v_err=2.0, seed=1).write(folder / "stars.ecsv")
+    stars = observe(benchmark(300, 1), 80.0, v_err=2.0, seed=1)
+    stars["v_other"] = 2 * stars["v_los"]
+    stars.write(folder / "stars.ecsv")
     (folder / "mock.toml").write_text(TOML)
     return folder
 
@@ -88,6 +92,10 @@ def shares(folder: Path) -> dict[str, np.ndarray]:
     return {str(i): np.array(list(r.u.values())) for i, r in sorted(found.items())}
 
 
+def evidences(folder: Path) -> dict[str, np.ndarray]:
+    return {"ln Z": np.array([run.ln_z for run in load_evidence(folder / "out").runs])}
+
+
 def weights(folder: Path) -> dict[str, np.ndarray]:
     return {"flows": np.frombuffer((folder / "out" / "flows.eqx").read_bytes(), np.uint8)}
 
@@ -103,7 +111,7 @@ class Bench:
         self.root, self.count, self.rows = root, 0, []
         self.whole = {
             words: read(self.done(words)) for words, read in (
-                (FIT, draws), (TRAIN, weights), (CALIBRATE, shares)
+                (FIT, draws), (TRAIN, weights), (CALIBRATE, shares), (EVIDENCE, evidences)
             )
         }  # fmt: skip
 
@@ -153,6 +161,15 @@ def in_use(bench: Bench) -> None:
     first.communicate()
     bench.refused(
         "two runs into one folder", "a second `fit` while the first runs", code, said, "in use"
+    )
+
+
+def another_column(bench: Bench) -> None:
+    folder = bench.folder(FIT)
+    killed(folder, FIT, "sampling")
+    code, said = finished(folder, f"{FIT} --column v_los=v_other")
+    bench.refused(
+        "another column of the same file", "after a kill, `--column v_los=...`", code, said, "stars"
     )
 
 
@@ -235,8 +252,10 @@ def main() -> None:
             bench.kill(FIT, phase, draws, "draws")
         bench.kill(TRAIN, "training", weights, "flows")
         bench.kill(CALIBRATE, "fitting", shares, "shares")
+        bench.kill(EVIDENCE, "tempering", evidences, "ln Z")
         for fault in (
             in_use,
+            another_column,
             full,
             damaged_results,
             damaged_checkpoint,
@@ -248,7 +267,8 @@ def main() -> None:
         "# Faults",
         "",
         "Done to real commands, in processes of their own, on a mock dwarf of 300 stars and 2,000 stars of a "
-        "disc. Draws, flows and shares are compared bit by bit with those of a run that nothing happened to.",
+        "disc. Draws, flows, shares and ln Z are compared bit by bit with those of a run that nothing "
+        "happened to.",
         "",
         "| fault | how | what happened | |",
         "|---|---|---|---|",
