@@ -130,7 +130,7 @@ def _dwarf_context(
         "remarks": [limit.sentence] if limit is not None and limit.is_upper_limit else [],
         "headlines": list(headlines(tree, table, share, limit)),
         "nothing": "The model defines none of density, mass and J.",
-        "prior_note": " (of the prior’s at the measured M(<1.8 R_half) where that is what is left)",
+        "prior_note": " (both at the measured M(<1.8 R_half) where it is the haloes’ shapes that scatter)",
         "assumptions": _assumptions(tree, table),
         "dispersion": limit.sentence if limit and not limit.is_upper_limit else "",
         "comparison": list(comparison(table, published, limit)),

@@ -20,7 +20,7 @@ from bayesdust.catalogs.dwarf import read_stars
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import sigma_los
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import dwarf, programs
+from bayesdust.inference import dwarf, posterior, programs
 from bayesdust.inference.nuts import latent_sites
 from bayesdust.inference.priors import mass_for_density
 from bayesdust.potentials import GNFW, NFW
@@ -287,3 +287,19 @@ def test_ellipticity_enters_through_the_circularised_radius():
     theta = np.sqrt(q * data.xi**2 + data.eta**2 / q)  # the major axis lies east-west
     np.testing.assert_allclose(data.theta, theta, rtol=1e-12)
     assert data.r_half == pytest.approx(10.0 * np.sqrt(q) * DEG / 60 * 80.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "gaussian"),
+    [
+        ("dsph_gnfw", {}, True),
+        ("dsph_gnfw", {"velocities": "kurtosis"}, False),
+        ("dsph_gnfw", {"membership": "mixture"}, True),
+        ("dsph_gnfw", {"membership": "mixture", "velocities": "kurtosis"}, False),
+        ("dsph_flow", {}, False),
+    ],
+)
+def test_a_report_knows_whether_velocities_are_taken_for_gaussian(model, options, gaussian):
+    program = programs.load(model)
+    data = program.prepare(stars_of(), options)
+    assert posterior._is_gaussian(program.model, data) == gaussian

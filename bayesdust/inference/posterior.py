@@ -46,6 +46,12 @@ log = logging.getLogger(__name__)
 PREDICTIVE_DRAWS = 200
 MOTIONS = "pm"  # the site of the proper motions
 
+GAUSSIAN = (
+    "The velocities are taken for Gaussian, which those of no galaxy are: the intervals are somewhat too "
+    "narrow (docs/results/velocities.md), and those of a core's slope may miss it (docs/results/slopes.md); "
+    "velocities=kurtosis does without."
+)
+
 #: unit and long name of the variables that models record; a user's own are left without.
 LABELS = {
     "rho": ("Msun/kpc3", "dark-matter density"),
@@ -198,16 +204,29 @@ def prepared(program: Program, stars: Stars, options: dict[str, Any]) -> DwarfDa
     return data
 
 
-def _is_mixture(model: Any, data: DwarfData) -> bool:
-    """Whether the velocities follow a mixture of members and others; nothing is computed."""
-    found: list[bool] = []
+def _law(model: Any, data: DwarfData) -> Any:
+    """What the velocities follow, or None without the site; nothing is computed."""
+    found: list[Any] = []
 
     def run(key: Any) -> None:
         site = handlers.trace(handlers.seed(model, key)).get_trace(data).get("v_los")
-        found.append(site is not None and isinstance(site["fn"], dist.MixtureGeneral))
+        found.append(site and site["fn"])
 
     jax.eval_shape(run, jax.random.PRNGKey(0))
     return found[0]
+
+
+def _is_mixture(model: Any, data: DwarfData) -> bool:
+    """Whether the velocities follow a mixture of members and others."""
+    return isinstance(_law(model, data), dist.MixtureGeneral)
+
+
+def _is_gaussian(model: Any, data: DwarfData) -> bool:
+    """Whether members' velocities follow normal laws."""
+    law = _law(model, data)
+    return isinstance(
+        law.component_distributions[0] if isinstance(law, dist.MixtureGeneral) else law, dist.Normal
+    )
 
 
 def assemble(
@@ -244,6 +263,8 @@ def assemble(
     names = latent_sites(program.model, data)
     tree.attrs.update(attributes(program, stars, data, seed, method, names))
     tree.attrs.update(_own_attributes(data))
+    if _is_gaussian(program.model, data):
+        tree.attrs["notes"] = json.dumps([*data.notes, GAUSSIAN])
     return tree
 
 
