@@ -97,7 +97,7 @@ def main() -> None:
     number = parser.parse_args().mocks
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines, unsettled = [], 0
-    for case, mocks in zip(CASES, (number, number // 2), strict=True):
+    for case, mocks in zip(CASES, (number, number // 3), strict=True):
         found = []
         for seed in range(FIRST_SEED, FIRST_SEED + mocks):
             found.append(kept(case, seed))
@@ -109,10 +109,10 @@ def main() -> None:
         "# Free-form bands: coverage",
         "",
         f"{number} mocks of {STARS} stars of the benchmark galaxy of Lim+2025 (isotropic, no errors), each "
-        "fitted with `dsph_flow`, the anisotropy given (half of them once more, wrongly): light as a flow, "
-        "a halo of free slope. Of a reduced "
+        "fitted with `dsph_flow`, the anisotropy given (a third of them once more, wrongly): light as a "
+        "flow, a halo of free slope. Of a reduced "
         f"budget, {BUDGET['num_chains']} chains of {BUDGET['num_warmup']} + {BUDGET['num_draws']} draws; "
-        f"R-hat is above 1.05 in {unsettled} of {number + number // 2} fits. Shares of {len(RADII)} radii, "
+        f"R-hat is above 1.05 in {unsettled} of {number + number // 3} fits. Shares of {len(RADII)} radii, "
         "0.1 to 1 kpc, at which the 68 and 95 % bands hold the truth, with the error from their scatter "
         "between mocks; the mean of (truth - median)/(half the 68 % width) and its error; half the 68 % "
         "width [dex].",
