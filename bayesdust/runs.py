@@ -25,6 +25,7 @@ from bayesdust.catalogs.tables import digest
 from bayesdust.errors import BayesdustError
 from bayesdust.files import write_atomically
 from bayesdust.gate import Verdict
+from bayesdust.hdf5_files import check_hdf5
 from bayesdust.inference.draws import SCHEMA_VERSION
 from bayesdust.inference.nuts import cores
 from bayesdust.inference.posterior import fit, versions
@@ -204,6 +205,7 @@ def load(out: str | Path) -> tuple["DataTree", dict[str, Any]]:
             raise BayesdustError(f"{out} holds no finished run: there is no {name} in it.")
     try:
         about = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        check_hdf5((out / "posterior.nc").read_bytes(), str(out))
         tree = read(out / "posterior.nc")
         if not isinstance(about, dict) or "posterior" not in tree.children:
             raise ValueError("something else is in it")

@@ -11,10 +11,12 @@ from dust_cubes import density_of, write_fits, write_hdf5
 from scipy.integrate import quad
 from scipy.interpolate import RegularGridInterpolator
 
+from bayesdust import hdf5_files
 from bayesdust.catalogs.dust import A_G, DustCube, read_dust_cube
 from bayesdust.catalogs.frames import SolarFrame
 from bayesdust.dusty_mocks import SUN, Dust, clouds
 from bayesdust.errors import BayesdustError
+from bayesdust.hdf5_files import check_hdf5
 
 SHAPE, PLACE, STEPS = (9, 12, 7), (3.3, 5.0, 2.75), (0.5, 0.4, 0.3)
 CORNER = -np.array(PLACE) * STEPS
@@ -298,3 +300,22 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path, density):
         )
     with pytest.raises(BayesdustError, match="no cube"):
         read_dust_cube(tmp_path / "link.h5")
+
+
+def test_a_file_that_hdf5_does_not_come_back_from(tmp_path, monkeypatch):
+    """An object of no size in the heap of its texts: the library looks for the next one for ever."""
+    path = tmp_path / "cube.h5"
+    write_hdf5(path, np.full((5, 6, 4), 1e-3, np.float32), (2, 3, 2), 10.0)
+    whole = path.read_bytes()
+    check_hdf5(whole, "cube.h5")
+    at = whole.index(b"magnitude/parsec")
+    path.write_bytes(whole[: at - 8] + bytes(24) + whole[at + 16 :])
+    monkeypatch.setattr(hdf5_files, "SECONDS", 2.0)
+    with pytest.raises(BayesdustError, match="HDF5 library does not come back from it"):
+        read_dust_cube(path)
+    monkeypatch.undo()
+    check_hdf5(whole, "cube.h5")  # by another process: the last one was killed
+    hdf5_files._READER.end()
+    monkeypatch.setattr(hdf5_files, "_LOOK", "import os, sys; sys.stdin.buffer.read(9); os.abort()")
+    with pytest.raises(BayesdustError, match="does not come back"):  # nor from a crash
+        check_hdf5(whole, "cube.h5")

@@ -58,6 +58,7 @@ FLOORS = {
     "anisotropy": 1,
     "arrays": 1,
     "callbacks": 1,
+    "hdf5_files": 1,
     "errors": 1,
     "files": 1,
     "flows": 1,

@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float
 from bayesdust.arrays import Array
 from bayesdust.catalogs.tables import fault, read_bytes
 from bayesdust.errors import BayesdustError
+from bayesdust.hdf5_files import check_hdf5
 
 #: A [mag] (n,) between the Sun and places at offsets (n, 3) [kpc]: a cube, or any function
 Extinction = Callable[[Any], Any]
@@ -148,6 +149,7 @@ def read_dust_cube(path: str | Path, band: float = A_G) -> DustCube:
         if content.startswith(b"SIMPLE  ="):
             density, sun, step = _read_fits(content, where)
         elif content.startswith(b"\x89HDF\r\n\x1a\n"):
+            check_hdf5(content, where)
             density, sun, step = _read_hdf5(content, where)
         else:
             problem = "is neither FITS nor HDF5"
