@@ -2,12 +2,18 @@
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bayesdust.errors import BayesdustError, ResumableError
 
+#: what numpy raises of a damaged archive, zipfile's and zlib's errors among it
+DAMAGED = (
+    OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 CLAIM = "asked.json"  # what the checkpoints of a folder are of
 
 

@@ -131,6 +131,13 @@ def damage_empty(path):
     path.write_bytes(b"")
 
 
+def damage_method(path):
+    """A way of compression that nobody knows, in the list at the archive's end."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 77
+    path.write_bytes(content)
+
+
 def damage_foreign(path):
     np.savez(path, **{"z.mean": np.zeros(100), "state.0": np.zeros(3)})
 
@@ -140,7 +147,8 @@ def damage_other_array(path):
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_cut, damage_flip, damage_empty, damage_foreign, damage_other_array]
+    "damage",
+    [damage_cut, damage_flip, damage_empty, damage_method, damage_foreign, damage_other_array],
 )
 def test_a_damaged_segment_is_named(tmp_path, damage):
     state, path = [np.arange(500.0), np.zeros(2, np.uint32)], tmp_path / "chain1-0000.npz"

@@ -32,7 +32,6 @@ This is for a plain sample covariance; with a shrunk one and the terms of b in i
 """
 
 import io
-import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -49,7 +48,7 @@ from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.dynamics.boltzmann import accelerations, accelerations_and_dust, tail_weights
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
-from bayesdust.files import write_atomically
+from bayesdust.files import DAMAGED, write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
 from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
@@ -224,7 +223,7 @@ class FlowForces:
                 name: numbers.pop(name).item() for name in ("shrinkage", "members", "fitted")
             }
             found = cls(cells, **numbers, **scalars)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise BayesdustError(f"{path} cannot be read: train the flows again.") from error
         if other:
             raise BayesdustError(

@@ -10,7 +10,6 @@ import inspect
 import io
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.errors import BayesdustError, ResumableError
-from bayesdust.files import write_atomically
+from bayesdust.files import DAMAGED, write_atomically
 from bayesdust.inference.coordinates import Coordinates, coordinates_of
 
 SEGMENT = 100  # transitions
@@ -313,7 +312,7 @@ def _resume(plan: Plan, index: int, state: Any) -> _Chain:
     while (path := _file(plan, index, len(chain.kept))) is not None and path.exists():
         try:
             chain.state, draws = _read(path, state)
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise ResumableError(
                 f"{path} is damaged: remove that file and repeat the command."
             ) from error
