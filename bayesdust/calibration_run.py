@@ -13,7 +13,7 @@ from bayesdust.calibration_verdict import ALARM, ESS_MIN, FEWEST, Calibration, j
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.dwarf import Stars
 from bayesdust.errors import BayesdustError
-from bayesdust.files import read_kept, write_atomically
+from bayesdust.files import as_json, read_kept, write_atomically
 from bayesdust.inference.calibration import Replica, Trial
 from bayesdust.inference.calibration import replicas as fits
 from bayesdust.inference.posterior import versions
@@ -92,8 +92,7 @@ def run(
     """Calibrate with `number` replicas; writes `RESULTS` into the folder `out`.
 
     `alarm` as of `judge`, `executor` as of `inference.calibration.replicas`. A finished run of fewer
-    replicas is gone on with. Raises BayesdustError for a
-    trial that cannot be done.
+    replicas is gone on with. Raises BayesdustError for a trial that cannot be done.
     """
     clock = time.perf_counter()
     _enough(number)
@@ -121,7 +120,7 @@ def _begun(out: Path, trial: Trial, number: int) -> dict[int, Replica]:
     if not (out / RESULTS[3]).exists():
         return {}
     found, about = load(out)
-    same = about.get("fingerprint") == json.loads(json.dumps(trial.fingerprint(), default=str))
+    same = about.get("fingerprint") == as_json(trial.fingerprint())
     return found if same and len(found) < number else {}
 
 

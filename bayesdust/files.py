@@ -32,19 +32,31 @@ def claim(folder: Path, asked: Mapping[str, Any]) -> None:
 
     Raises BayesdustError where they are of something else.
     """
-    path, wanted = folder / CLAIM, json.loads(json.dumps(asked, default=str))
-    try:
-        there = json.loads(path.read_text())
-    except FileNotFoundError:
+    path, wanted = folder / CLAIM, as_json(asked)
+    there = asked_before(path)
+    if there is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(wanted, indent=1))
-        return
-    except ValueError:
-        there = {}
-    if there != wanted:
+    elif there != wanted:
         raise BayesdustError(
             f"{folder} holds checkpoints of other {differences(there, wanted)}: give another folder."
         )
+
+
+def as_json(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`asked` as it comes back from a file."""
+    return dict(json.loads(json.dumps(asked, default=str)))
+
+
+def asked_before(path: Path) -> dict[str, Any] | None:
+    """What a file says was asked for; None if there is none, nothing if it is damaged."""
+    try:
+        there = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return there if isinstance(there, dict) else {}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

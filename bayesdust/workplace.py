@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesdust.errors import BayesdustError, ResumableError
-from bayesdust.files import CLAIM, differences, write_atomically
+from bayesdust.files import CLAIM, as_json, asked_before, differences, write_atomically
 
 RESULTS = ("posterior.nc", "summary.ecsv", "report.html", "run.json")
 EXTRAS = ("weights.nc", "flow_forces.npz")  # what only some runs leave
@@ -128,15 +128,11 @@ def _locked(partial: Path, out: Path) -> Iterator[None]:
 def _claim(partial: Path, out: Path, request: Mapping[str, Any], overwrite: bool) -> None:
     """Start afresh, or go on with the same request; refuse to go on with another."""
     file = partial / _REQUEST
-    wanted = json.loads(json.dumps(request, default=str))
-    try:
-        there = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        there = None
+    wanted, there = as_json(request), asked_before(file)
     if there == wanted:
         return
     if has_work(partial) and not overwrite:
-        other = differences(there if isinstance(there, dict) else {}, wanted)
+        other = differences(there or {}, wanted)
         raise ResumableError(
             f"{out} holds an unfinished run with other {other}: repeat its command to go on with "
             "it, choose another folder, or add --overwrite to start afresh."

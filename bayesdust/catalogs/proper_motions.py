@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.catalogs.columns import ColumnReader
-from bayesdust.catalogs.tables import digest, fault
+from bayesdust.catalogs.tables import fault
 from bayesdust.errors import BayesdustError
 
 Numbers = Float[np.ndarray, " n"]
@@ -48,11 +48,6 @@ class ProperMotions:
     def known(self) -> np.ndarray:
         """Which stars have one, (n,) of bool."""
         return np.isfinite(self.value).all(axis=1)
-
-    @property
-    def sha256(self) -> str:
-        """Of the numbers, in mas/yr."""
-        return digest(self.value, self.covariance)
 
 
 def read_proper_motions(reader: ColumnReader, n: int) -> ProperMotions | None:

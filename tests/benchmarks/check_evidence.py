@@ -27,6 +27,7 @@ from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
 from bayesdust.catalogs.facts import Galaxy  # noqa: E402
 from bayesdust.errors import BayesdustError  # noqa: E402
 from bayesdust.evidence_run import Request  # noqa: E402
+from bayesdust.files import as_json  # noqa: E402
 from bayesdust.inference.evidence import Evidence, Plan, evidence_of  # noqa: E402
 from bayesdust.inference.programs import folder, load  # noqa: E402
 from bayesdust.mocks import BENCHMARK, draw, observe  # noqa: E402
@@ -62,7 +63,7 @@ def settled(request: Request, place: Path) -> Evidence:
     """ln Z of a request; a finished one is reused, unless it is of another request."""
     try:
         about = json.loads((place / "run.json").read_text())
-        wanted = json.loads(json.dumps(request.fingerprint()))
+        wanted = as_json(request.fingerprint())
         if {name: about[name] for name in wanted} == wanted:
             return evidence_run.load(place)
     except (BayesdustError, KeyError, OSError):

@@ -6,7 +6,6 @@ command goes on where it stopped.
 """
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from benchmarks.results import provenance  # noqa: E402
 from bayesdust.calibration_run import load, run  # noqa: E402
 from bayesdust.calibration_verdict import ALARM, Calibration, judge  # noqa: E402
 from bayesdust.demo import request  # noqa: E402
+from bayesdust.files import as_json  # noqa: E402
 from bayesdust.inference.calibration import Trial  # noqa: E402
 from bayesdust.progress import Progress  # noqa: E402
 
@@ -78,7 +78,7 @@ def calibrated(name: str, replicas: int) -> Calibration:
     alarm = ALARM / sum(case.right for case in CASES.values())
     if (folder / "run.json").exists():
         found, about = load(folder)
-        same = about["fingerprint"] == json.loads(json.dumps(trial.fingerprint()))
+        same = about["fingerprint"] == as_json(trial.fingerprint())
         if same and len(found) == replicas:
             return judge(found, alarm)
     with Progress() as show:

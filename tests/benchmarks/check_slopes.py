@@ -105,9 +105,8 @@ def of_law(name: str, seen: Stars, options: dict) -> Callable[[int], jax.Array]:
         seeded = handlers.seed(told, jax.random.fold_in(key, index))
         return handlers.trace(seeded).get_trace(data)["v_los"]["value"]
 
-    return draw.lower(
-        jnp.asarray(0)
-    ).compile()  # before there are threads: NumPyro's handlers are global
+    # before there are threads: NumPyro's handlers are global
+    return draw.lower(jnp.asarray(0)).compile()
 
 
 def bench(name: str, law: str, source: str, field: int) -> Bench:

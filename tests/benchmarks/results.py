@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bayesdust.errors import BayesdustError
-from bayesdust.files import write_atomically
+from bayesdust.files import as_json, write_atomically
 from bayesdust.runs import Request, load, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
     """
     try:
         tree, record = load(folder)
-        wanted = json.loads(json.dumps(request.fingerprint()))
+        wanted = as_json(request.fingerprint())
         kept = json.loads((folder / "fingerprint.json").read_text())
         if kept == wanted:
             return tree, record["passed"]
