@@ -250,10 +250,16 @@ class Survey:
         return sizes, found
 
     def _dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
-        """Covariance of the sums between draws of the dust, about those with the map's weights."""
+        """Covariance of the sums' means between draws of the dust.
+
+        The stars' f is what it is, whatever is believed of the dust. Behind a true efficiency e the sums with
+        weights 1/<e> have a mean that is the integral of (e/<e> - 1) f dg/dt, and f is, as well as is known,
+        the stars with their weights. (With the stars' number held fixed instead f would rise as e falls:
+        1 - <e>/e, which the darkest draws rule, and whose mean is not zero.)
+        """
         if self.by_draw is None:
             return 0.0
-        factors = self.by_draw.mean(axis=0) / self.by_draw - 1
+        factors = self.by_draw / self.by_draw.mean(axis=0) - 1
         shifts = np.asarray(reweighted(self.tests, self.sample, pilot, factors))
         return shifts.T @ shifts / len(shifts)
 
