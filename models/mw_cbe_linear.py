@@ -61,6 +61,8 @@ def posterior(data, key):
     fields = linear_posterior.Fields(
         sigma=dist.LogNormal(jnp.log(50.0), 0.7),  # (km/s)^2: 62 (km/s)^2/kpc across the plane
         length_R=dist.LogNormal(jnp.log(3.0), 0.2),  # kpc
+        # a galaxy in equilibrium differs less along its rotation (y near the Sun) than across it
+        length_phi=dist.LogNormal(jnp.log(6.0), 0.2),  # kpc
         length_z=dist.LogNormal(jnp.log(0.8), 0.2),  # kpc
         sigma_dust=dist.LogNormal(jnp.log(DUST[data.options["efficiency"]]), 0.5),
         length_dust=dist.LogNormal(jnp.log(1.0), 0.2),  # kpc

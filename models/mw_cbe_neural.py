@@ -68,8 +68,10 @@ def sample_potential(data):
     """A random field of some 100 (km/s)^2: 125 (km/s)^2/kpc across the plane."""
     sigma = jnp.exp(numpyro.sample("ln_sigma", dist.Normal(jnp.log(50.0), 0.7)))
     length_R = jnp.exp(numpyro.sample("ln_length_R", dist.Normal(jnp.log(3.0), 0.2)))  # kpc
+    # a galaxy in equilibrium differs less along its rotation (y near the Sun) than across it
+    length_phi = jnp.exp(numpyro.sample("ln_length_phi", dist.Normal(jnp.log(6.0), 0.2)))
     length_z = jnp.exp(numpyro.sample("ln_length_z", dist.Normal(jnp.log(0.8), 0.2)))
-    lengths = jnp.stack([length_R, length_R, length_z])
+    lengths = jnp.stack([length_R, length_phi, length_z])
     return Network(sample_weights("weights_phi"), data.modes.centre, lengths, sigma, WIDTH, LAYERS)
 
 

@@ -41,6 +41,7 @@ from bayesdust.dynamics import cylindrical_jeans, stationarity
 from bayesdust.dynamics.boltzmann import accelerations, tail_weights
 from bayesdust.dynamics.dust_fit import fit_dust
 from bayesdust.dynamics.efficiency import modulus
+from bayesdust.dynamics.tracer_counts import Region
 from bayesdust.dynamics.weak_form import Bumps, Sample
 from bayesdust.flows.autoregressive import Architecture, member
 from bayesdust.flows.scores import ensemble_scores
@@ -123,7 +124,7 @@ lines = {
 places = np.concatenate(list(lines.values()))
 exact = np.asarray(truth(places))
 
-dust = fit_dust(x - sun, survey.G, survey.limit)
+dust = fit_dust(x, survey.G, survey.limit, Region(sun, np.array(ball.centre), ball.radius))
 epsilon = dust.efficiency(x - sun)
 stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
 options = {"limit": survey.limit, "bump": 1.7, "modes": 300, "dust_modes": 300}

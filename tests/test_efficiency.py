@@ -15,6 +15,7 @@ from bayesdust.dynamics.efficiency import modulus
 from bayesdust.dynamics.halved_walk import HalvedWalk
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.sky_parts import Sky
+from bayesdust.dynamics.tracer_counts import WAYS, Region
 from bayesdust.errors import BayesdustError
 
 N = 12_800
@@ -29,6 +30,12 @@ def survey():
 @pytest.fixture(scope="module")
 def offsets(survey):
     return survey.x - np.asarray(survey.galaxy.ball.centre)
+
+
+@pytest.fixture(scope="module")
+def region(survey):
+    ball = survey.galaxy.ball
+    return Region(np.asarray(ball.centre), np.asarray(ball.centre), ball.radius)
 
 
 @pytest.fixture
@@ -74,9 +81,9 @@ def test_luminosity_tables_are_normalised():
 
 
 @pytest.mark.slow
-def test_the_efficiency_is_found(survey, offsets):
+def test_the_efficiency_is_found(survey, offsets, region):
     """Within its errors, near the plane; the wrong models are no dust, and dust all alike."""
-    dust = fit_dust(offsets, survey.G, survey.limit)
+    dust = fit_dust(survey.x, survey.G, survey.limit, region)
     rng = np.random.default_rng(11)
     there = rng.uniform(-2.5, 2.5, (1000, 3)) * np.array([1.0, 1.0, 0.1])  # kpc
     draws = dust.in_sight(there, 4, rng)
@@ -94,7 +101,7 @@ def test_the_efficiency_is_found(survey, offsets):
 
 
 @pytest.mark.slow
-def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets):
+def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets, region):
     """As one of `cuts.giants` does; told nothing of it, the fit takes dust for stars that never were."""
     end = 0.98  # where the luminosity function ends: dust alone takes stars beyond it
     looks = survey.G - modulus(np.linalg.norm(offsets, axis=1))
@@ -103,9 +110,9 @@ def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets):
     faintest = efficiency.faintest_seen(offsets, survey.limit, end) - survey.A
     truth = (share(faintest) / share(np.array([end])))[kept]
     right, wrong = (
-        fit_dust(offsets[kept], survey.G[kept], survey.limit, absolute_limit=told).efficiency(
-            offsets[kept]
-        )
+        fit_dust(
+            survey.x[kept], survey.G[kept], survey.limit, region, absolute_limit=told
+        ).efficiency(offsets[kept])
         for told in (end, np.inf)
     )
     rms = [np.sqrt(np.mean((found - truth) ** 2)) for found in (right, wrong)]
@@ -113,9 +120,9 @@ def test_a_sample_that_ends_at_an_absolute_magnitude(survey, offsets):
     assert rms[1] > np.std(truth)
 
 
-def test_the_draws_are_of_their_seed(survey, offsets, hasty):
+def test_the_draws_are_of_their_seed(survey, region, hasty):
     one, again, other = (
-        fit_dust(offsets, survey.G, survey.limit, rounds=1, draws=2, seed=seed)
+        fit_dust(survey.x, survey.G, survey.limit, region, rounds=1, draws=2, seed=seed)
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one.draws, again.draws)
@@ -123,9 +130,12 @@ def test_the_draws_are_of_their_seed(survey, offsets, hasty):
     assert not np.allclose(one.draws[0], one.draws[1])
 
 
-def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, hasty):
+def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, region, hasty):
     """epsilon = S(limit - mu - A), by hand for one draw; a mean of the dust is another thing."""
-    dust, some = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=3), offsets[:100]
+    dust, some = (
+        fit_dust(survey.x, survey.G, survey.limit, region, rounds=0, draws=3),
+        offsets[:100],
+    )
     every = dust.efficiencies(some)
     np.testing.assert_array_equal(dust.efficiency(some), every.mean(axis=0))
     smooth = replace(dust, patchiness=0.0)
@@ -141,9 +151,9 @@ def test_the_efficiency_is_the_mean_of_the_draws(survey, offsets, hasty):
     assert abs(mean.efficiency(some) - dust.efficiency(some)).max() > 0.01
 
 
-def test_lines_of_sight_scatter_about_their_part(survey, offsets, hasty, monkeypatch):
+def test_lines_of_sight_scatter_about_their_part(survey, offsets, region, hasty, monkeypatch):
     """By the patchiness, and not without; their mean is that of a rule of many nodes, and nearly of five."""
-    dust = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=2)
+    dust = fit_dust(survey.x, survey.G, survey.limit, region, rounds=0, draws=2)
     dust, some = replace(dust, patchiness=0.3), offsets[:50]
     found = dust.in_sight(some, 4000, np.random.default_rng(8)).reshape(2, 4000, 50)
     error = found.std(axis=1) / np.sqrt(4000)
@@ -159,38 +169,38 @@ def test_lines_of_sight_scatter_about_their_part(survey, offsets, hasty, monkeyp
     np.testing.assert_array_equal(alike[0], alike[1])
 
 
-def test_the_efficiency_has_a_floor(survey, offsets, hasty):
-    dust = fit_dust(offsets, survey.G, survey.limit, rounds=0, draws=1)
+def test_the_efficiency_has_a_floor(survey, offsets, region, hasty):
+    dust = fit_dust(survey.x, survey.G, survey.limit, region, rounds=0, draws=1)
     behind = replace(dust, draws=np.full_like(dust.draws, 50.0))
     assert behind.efficiency(offsets).min() == efficiency.LEAST
 
 
 @pytest.mark.slow
-def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
+def test_the_rounds_come_nearer_to_the_posterior(survey, region, monkeypatch):
     """By the bound ln evidence >= entropy - <E> (Kullback & Leibler), <E> of (3) over pairs that no round
     has seen, each law's own. The maximum has the lower E itself."""
     kept = {}
 
-    def keep(posterior, stars, rounds, rng, on_progress):
-        kept[rounds] = posterior, stars, *normal_law(posterior, stars, rounds, rng, on_progress)
+    def keep(posterior, seen, rounds, rng, on_progress):
+        kept[rounds] = posterior, seen, *normal_law(posterior, seen, rounds, rng, on_progress)
         return kept[rounds][2:]
 
     normal_law = dust_fit._normal_law
     monkeypatch.setattr(dust_fit, "_normal_law", keep)
     for rounds in (0, dust_fit.ROUNDS):
-        fit_dust(offsets, survey.G, survey.limit, rounds=rounds, draws=1)
+        fit_dust(survey.x, survey.G, survey.limit, region, rounds=rounds, draws=1)
     alone, lost, error = {}, {}, {}
-    for rounds, (posterior, stars, p, scatter) in kept.items():
+    for rounds, (posterior, seen, p, scatter) in kept.items():
         rng = np.random.default_rng(99)
         energy = jax.jit(posterior.energy)
-        alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.layer.shape)), stars))
-        curvature = dust_fit._curvature(posterior, *posterior.parts(p), stars)
+        alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.shape)), seen))
+        curvature = dust_fit._curvature(posterior, posterior.parts(p), seen[0])
         pairs = []
         for _ in range(8):
             x = scatter.draw(rng)
             # the prior's share of x^T M x, which `energy` leaves out: all of it, less the stars'
             prior = -0.5 * np.einsum("ci,cij,cj", x, curvature, x)
-            pairs.append(float(energy(p, jnp.stack([x, -x]), stars)) + prior)
+            pairs.append(float(energy(p, jnp.stack([x, -x]), seen)) + prior)
         # of the walk's steps: in them each level's draw is triangular
         entropy = sum(np.log(abs(np.linalg.det(root))).sum() for root in scatter.roots)
         lost[rounds], error[rounds] = np.mean(pairs) - entropy, np.std(pairs) / np.sqrt(8)
@@ -199,39 +209,54 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, offsets, monkeypatch):
 
 
 def test_the_curvature_is_that_of_the_likelihood():
-    """Stars at the quantiles of (1): their ln likelihood loses h^T curvature h / 2 at a distance h."""
+    """Stars at the quantiles of the intensity: ln L of (2) in `tracer_counts`, of as many stars as there
+    were and the number there ought to be, loses h^T curvature h / 2 at a distance h."""
     luminosity = Luminosity(-4.0, 1.0)
-    posterior = dust_fit._Posterior(luminosity, jnp.array([[0.3, 0.5]]), HalvedWalk(0, 2.5))
+    layer = jnp.array([[0.3, 0.5]])
+    posterior = dust_fit._Posterior(luminosity, layer, HalvedWalk(0, 2.5), np.zeros(1))
     ln_phi = posterior.start()[: len(luminosity.knots)]
-    tables, patchiness, u = luminosity.tables(jnp.asarray(ln_phi)), 0.2, jnp.array([[0.2, -0.1]])
-    number, chances = 2000, []
-    for faintest, shares in ((1.2, [1.0, 0.4]), (0.6, [1.0, 1.0]), (1.0, [0.5, 0.0])):
-        looks = np.linspace(faintest - 10, faintest, 40_001)
-        star = (
-            jnp.asarray(looks),
-            jnp.full_like(looks, faintest),
-            jnp.tile(jnp.array(shares), (40_001, 1)),
+    tables, u = luminosity.tables(ln_phi), jnp.array([[0.2, -0.1, 0.3, 0.0, -0.2, 0.1]])
+    at = dust_fit._Parameters(ln_phi, 0.2, np.zeros(1), u)
+    ways = np.eye(len(WAYS))
+    grids, chosen = [], []
+
+    def intensity(u, *star):
+        return np.exp(
+            jax.vmap(
+                lambda *star: posterior.ln_intensity(
+                    tables, 0.2, posterior.steps(u)[0], posterior.departures(u)[0], star
+                )
+            )(*star)
         )
-        ln_p = posterior.ln_likelihood(tables, patchiness, posterior.steps(u)[0], star)
-        total = np.cumsum(np.exp(ln_p))
-        chosen = np.searchsorted(total / total[-1], (np.arange(number) + 0.5) / number)
-        chances.append([np.asarray(a)[chosen] for a in star])
-    looks, faintest, shares = map(np.concatenate, zip(*chances, strict=True))
-    stars = dust_fit._Stars(
-        jnp.zeros(len(looks), int), *map(jnp.asarray, (looks, faintest, shares))
-    )
+
+    for way, faintest, shares in zip(
+        ways, (1.2, 0.6, 1.0, 0.8), ((1, 0.4), (1, 1), (0.5, 0), (1, 0.8)), strict=True
+    ):
+        looks = np.linspace(faintest - 10, faintest, 40_001)
+        star = [
+            looks,
+            np.full_like(looks, faintest),
+            *(np.tile(a, (40_001, 1)) for a in (shares, way)),
+        ]
+        found = intensity(u, *star)
+        number = np.trapezoid(found, looks)
+        total = np.cumsum(found)
+        index = np.searchsorted(total / total[-1], (np.arange(2000) + 0.5) / 2000)
+        grids.append((2000 / number, star))
+        chosen.append([a[index] for a in star])
+    looks, faintest, shares, way = map(np.concatenate, zip(*chosen, strict=True))
+    many = [jnp.zeros(len(looks), int), *map(jnp.asarray, (looks, faintest, shares, way))]
+    stars = dust_fit._Stars(*many, jnp.zeros((len(looks), 1)))
 
     def ln_likelihood(u):
-        return float(
-            jnp.sum(
-                posterior.ln_likelihood(
-                    tables, patchiness, posterior.steps(u)[stars.cell], stars[1:]
-                )
-            )
-        )
+        number = sum(n * np.trapezoid(intensity(u, *star), star[0]) for n, star in grids)
+        return float(np.sum(np.log(intensity(u, *stars[1:5]))) - number)
 
-    curvature = dust_fit._curvature(posterior, jnp.asarray(ln_phi), patchiness, u, stars)[0]
-    for h in (np.array([0.1, 0.0]), np.array([0.0, 0.1]), np.array([0.07, -0.07])):
+    curvature = dust_fit._curvature(posterior, at, stars)[0]
+    for h in np.array(
+        [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0.7, -0.7, 0, 0, 0, 1], [0, 0, 2, 0, 1, 0]]
+    ):
+        h = 0.1 * h
         lost = ln_likelihood(u) - 0.5 * (ln_likelihood(u + h) + ln_likelihood(u - h))
         # to fourth order in h, of A's 0.04 mag over the clump's 0.15
         assert lost == pytest.approx(0.5 * h @ curvature @ h, rel=0.1)
@@ -278,33 +303,33 @@ def test_the_walk_and_its_scatter_are_exact():
         (14.5, "beyond the limit 14"),
     ],
 )
-def test_bad_magnitudes(survey, offsets, change, words):
+def test_bad_magnitudes(survey, region, change, words):
     G = survey.G.copy()
     G[3] = change
     with pytest.raises(BayesdustError, match=f"star 4: .*{words}"):
-        fit_dust(offsets, G, survey.limit)
+        fit_dust(survey.x, G, survey.limit, region)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_bad_places(survey, offsets, value):
-    there = offsets.copy()
+def test_bad_places(survey, region, value):
+    there = survey.x.copy()
     there[3, 1] = value
     with pytest.raises(BayesdustError, match="star 4: its place is"):
-        fit_dust(there, survey.G, survey.limit)
+        fit_dust(there, survey.G, survey.limit, region)
 
 
 @pytest.mark.parametrize("limits", [(np.nan, np.inf), (np.inf, np.inf), (14.0, np.nan)])
-def test_limits_that_are_none(survey, offsets, limits):
+def test_limits_that_are_none(survey, region, limits):
     with pytest.raises(BayesdustError, match="are not magnitudes"):
-        fit_dust(offsets, survey.G, limits[0], absolute_limit=limits[1])
+        fit_dust(survey.x, survey.G, limits[0], region, absolute_limit=limits[1])
 
 
-def test_too_few_stars_for_dust(survey, offsets):
+def test_too_few_stars_for_dust(survey, region):
     with pytest.raises(BayesdustError, match="of 10 stars: give 200 or more"):
-        fit_dust(offsets[:10], survey.G[:10], survey.limit)
+        fit_dust(survey.x[:10], survey.G[:10], survey.limit, region)
 
 
-def test_magnitudes_that_no_dust_explains(survey, offsets, monkeypatch):
+def test_magnitudes_that_no_dust_explains(survey, region, monkeypatch):
     monkeypatch.setattr(dust_fit._Posterior, "energy", lambda self, p, *_: jnp.nan * p.sum())
     with pytest.raises(BayesdustError, match="No dust makes the magnitudes probable"):
-        fit_dust(offsets, survey.G, survey.limit)
+        fit_dust(survey.x, survey.G, survey.limit, region)

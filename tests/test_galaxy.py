@@ -170,6 +170,43 @@ def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     )
 
 
+def test_what_is_not_known_of_the_dust(dusty_stars):
+    """The sums' covariance behind dust of which only the law is known: wedges of efficiency 0.9, or of 0.09
+    in one of four. Against the scatter of the sums of stars that such efficiencies leave.
+
+    With the number of the stars held fixed in place of their f the sums would be said to scatter more.
+    """
+    chosen = options_of({"bump": 1.7}, dusty_stars, OPTIONS, CHOICES)
+    survey = Survey.of(dusty_stars, chosen, None, 0, lambda *_: None)
+    pilot, rng, every = Pilot(TRUTH.acceleration), np.random.default_rng(6), survey.sample
+    x = every.x[:, 0] - survey.centre
+    wedge = np.floor(8 * np.arctan2(x[:, 1], x[:, 0]) / np.pi).astype(int) + 8
+    efficiencies = np.where(rng.uniform(size=(600, 17)) < 0.25, 0.09, 0.9)[:, wedge]
+    draws, truths = efficiencies[:64], efficiencies[64:]
+    mean = draws.mean(axis=0)
+    seen = rng.poisson(truths)  # of stars of the same f as the sample's
+    sums = np.asarray(
+        reweighted(survey.tests, every, pilot, (seen / mean - 1)[..., None])
+    )  # about those of all
+    scatter = np.mean(sums**2, axis=0)
+    ratios = []
+    for counts in seen[:8]:
+        rows = np.repeat(np.arange(every.n), counts)
+        left = Sample.of(every.x[rows], every.v[rows], every.weights[rows] / mean[rows, None])
+        behind = dataclasses.replace(survey, sample=left, by_draw=draws[:, rows, None])
+        stars = np.diag(covariance(survey.tests, left, pilot))
+        fixed = mean[rows] / draws[:, rows] - 1
+        held = np.asarray(reweighted(survey.tests, left, pilot, fixed[..., None]))
+        dust = np.diag(behind._dust_scatter(pilot)), np.mean(held**2, axis=0), 0.0
+        ratios.append([np.median((stars + more) / scatter) for more in dust])
+    right, wrong, none = np.mean(ratios, axis=0)
+    error = np.std(ratios, axis=0)[0] / np.sqrt(len(ratios))
+    own = np.mean((draws / mean - 1) ** 2)  # what a star's noise adds to the dust's share at most
+    assert 1 - 3 * error < right < 1 + own + 3 * error
+    assert wrong > 1.5 + own
+    assert none < 0.8
+
+
 def test_model_and_tree(data, dusty_stars):
     program = load("mw_cbe_gnfw")
     tree = galaxy_posterior.fit(

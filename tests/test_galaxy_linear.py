@@ -99,7 +99,14 @@ NORMAL = jnp.asarray([[1.0, 1.0]] * 4 + [[1.0, 0.25]] + [[0.0, 0.5]] * 4)
 @pytest.fixture(scope="module")
 def algebra(data):
     """The data with few coefficients, so that the information form loses no digits, and one prior."""
-    at = {"sigma": 60.0, "length_R": 2.0, "length_z": 0.7, "sigma_dust": 0.1, "length_dust": 0.8}
+    at = {
+        "sigma": 60.0,
+        "length_R": 2.0,
+        "length_phi": 3.0,
+        "length_z": 0.7,
+        "sigma_dust": 0.1,
+        "length_dust": 0.8,
+    }
     return data, NORMAL, {name: jnp.asarray(value) for name, value in at.items()}
 
 
@@ -136,7 +143,14 @@ def test_evidence_is_the_integral(algebra):
 
 
 def test_gauge_holds_epsilon_at_the_sun(data):
-    at = {"sigma": 60.0, "length_R": 2.0, "length_z": 0.7, "sigma_dust": 0.5, "length_dust": 0.8}
+    at = {
+        "sigma": 60.0,
+        "length_R": 2.0,
+        "length_phi": 3.0,
+        "length_z": 0.7,
+        "sigma_dust": 0.5,
+        "length_dust": 0.8,
+    }
     many = {name: jnp.full(50, value) for name, value in at.items()}
     b = linear_posterior._conditioned(data, NORMAL, many, jax.random.PRNGKey(0))
     field = b[:, -data.dust_modes.number :]

@@ -113,7 +113,7 @@ def mean_of_patches(ln_values: Array) -> Array:
     return jax.nn.logsumexp(ln_values.T + jnp.log(_PATCHES[1]), axis=-1).T
 
 
-def modulus(distance: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def modulus(distance: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """mu = 5 log10(d / 10 pc) of distances [kpc]; from 1 pc on."""
     return 5 * np.log10(100 * np.maximum(distance, 1e-3))
 
@@ -125,9 +125,9 @@ def faintest_seen(
     return np.minimum(limit - modulus(np.linalg.norm(offsets, axis=1)), absolute_limit)
 
 
-def shares_in_front(distance: Float[np.ndarray, " n"], knots: Floats) -> Float[np.ndarray, "n k"]:
+def shares_in_front(distance: Float[np.ndarray, "*n"], knots: Floats) -> Float[np.ndarray, "*n k"]:
     """How much of each step lies in front of a star."""
-    return np.clip((distance[:, None] - knots[:-1]) / np.diff(knots), 0.0, 1.0)
+    return np.clip((distance[..., None] - knots[:-1]) / np.diff(knots), 0.0, 1.0)
 
 
 def first_unseen(

@@ -38,6 +38,19 @@ class Sky:
         """How many parts there are."""
         return 2**self.levels
 
+    @property
+    def bounds(self) -> Float[np.ndarray, "cells 2 2"]:
+        """Longitude and sin(latitude), the lowest and the highest (last axis), of each part."""
+        found = np.array([[[-np.pi, np.pi], [-1.0, 1.0]]])
+        for level in range(self.levels):
+            cut = slice(2**level - 1, 2 ** (level + 1) - 1)
+            rows, axis = np.arange(len(found)), self.axis[cut]
+            edge = np.clip(self.edge[cut], *found[rows, axis].T)  # of an empty part it is anywhere
+            halves = np.stack([found, found], axis=1)
+            halves[rows, 0, axis, 1] = halves[rows, 1, axis, 0] = edge
+            found = halves.reshape(-1, 2, 2)
+        return found
+
     def cell(self, offsets: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
         """The part (n,) in which each place lies."""
         places, i = _directions(offsets), np.zeros(len(offsets), dtype=int)

@@ -22,6 +22,7 @@ from bayesdust.catalogs.tables import fault
 from bayesdust.dynamics import cross_fitting, sun_offsets
 from bayesdust.dynamics.dust_fit import fit_dust
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen
+from bayesdust.dynamics.tracer_counts import Region
 from bayesdust.dynamics.weak_form import (
     Basis,
     Bumps,
@@ -171,8 +172,9 @@ class Survey:
         if chosen["efficiency"] == "magnitudes":
             limit, ends = _limits(chosen)
             magnitude = stars.photometry[chosen["magnitude"]]
+            region = Region(sun, centre, radius)
             dust = fit_dust(
-                stars.x - sun, magnitude, limit, on_progress, absolute_limit=ends, seed=seed
+                stars.x, magnitude, limit, region, on_progress, absolute_limit=ends, seed=seed
             )
             by_draw = dust.efficiencies((x - sun).reshape(-1, 3)).reshape(-1, *weights.shape)
             weights = weights / by_draw.mean(axis=0)
@@ -255,7 +257,8 @@ class Survey:
         The stars' f is what it is, whatever is believed of the dust. Behind a true efficiency e the sums with
         weights 1/<e> have a mean that is the integral of (e/<e> - 1) f dg/dt, and f is, as well as is known,
         the stars with their weights. (With the stars' number held fixed instead f would rise as e falls:
-        1 - <e>/e, which the darkest draws rule, and whose mean is not zero.)
+        1 - <e>/e, which the darkest draws rule, and whose mean is not zero.) The stars' own noise is in it
+        too: it is too large by their covariance times the mean square of e/<e> - 1, a few percent.
         """
         if self.by_draw is None:
             return 0.0

@@ -30,7 +30,7 @@ from bayesdust.units import G
 
 OPTIONS = galaxy_data.OPTIONS | {"modes": 400, "dust_modes": 400}
 CHOICES = galaxy_data.CHOICES | {"efficiency": (*galaxy_data.CHOICES["efficiency"], "free")}
-LENGTHS = np.array([3.0, 3.0, 0.8])  # kpc, at which the modes of the potential are chosen
+LENGTHS = np.array([3.0, 6.0, 0.8])  # kpc, at which the modes of the potential are chosen
 DUST_LENGTHS = np.array([1.0, 1.0, 0.6])
 GAUGE = 0.01  # sd of ln epsilon at the Sun, where no star is missing
 ENOUGH = 10_000  # stars, to tell where the dust is
@@ -69,7 +69,7 @@ class LinearData(SurveyData):
 
     def variances(self, sizes: Float[Array, " s"], at: Mapping[str, Array]) -> Float[Array, " p"]:
         """S, for the parts' prior sd `sizes` and one draw of the fields' sizes and lengths."""
-        lengths = jnp.stack([at["length_R"], at["length_R"], at["length_z"]])
+        lengths = jnp.stack([at["length_R"], at["length_phi"], at["length_z"]])
         found = [sizes**2, self.modes.variances(at["sigma"], lengths)]
         if self.dust_modes is not None:
             shape = jnp.asarray(DUST_LENGTHS / DUST_LENGTHS[0])

@@ -46,12 +46,14 @@ Draw = dict[str, np.ndarray]
 class Fields(NamedTuple):
     """Priors of the two fields, NumPyro distributions of positive numbers.
 
-    `sigma` [(km/s)^2], `length_R`, `length_z` [kpc] of the potential's; `sigma_dust` (of ln epsilon) and
-    `length_dust` [kpc] of the dust's, whose vertical length is `DUST_LENGTHS`' share of it.
+    `sigma` [(km/s)^2], `length_R`, `length_phi`, `length_z` [kpc] along x, y and z of the potential's;
+    `sigma_dust` (of ln epsilon) and `length_dust` [kpc] of the dust's, whose vertical length is
+    `DUST_LENGTHS`' share of it.
     """
 
     sigma: dist.Distribution
     length_R: dist.Distribution
+    length_phi: dist.Distribution
     length_z: dist.Distribution
     sigma_dust: dist.Distribution
     length_dust: dist.Distribution

@@ -34,6 +34,7 @@ from bayesdust.catalogs.frames import OBSERVED, SolarFrame, icrs  # noqa: E402
 from bayesdust.catalogs.gaia import read_gaia  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
 from bayesdust.dynamics.dust_fit import fit_dust  # noqa: E402
+from bayesdust.dynamics.tracer_counts import Region  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
 from bayesdust.runs import Request  # noqa: E402
 
@@ -142,7 +143,8 @@ def dust_rows(mock: Any, errors: bool) -> str:
     """The efficiency from the magnitudes against the truth."""
     stars, within = stars_of(mock, None, errors), reach(mock)
     offsets, places = stars.x - mock["sun_xyz"], mock["grid_xyz"][within] - mock["sun_xyz"]
-    dust = fit_dust(offsets, next(iter(stars.photometry.values())), 14.0)
+    region = Region(mock["sun_xyz"], np.asarray(stars.centre), float(stars.radius))
+    dust = fit_dust(stars.x, next(iter(stars.photometry.values())), 14.0, region)
     truth = mock["grid_epsilon_blur03"][within]
     off = blurred(offsets, dust.efficiency(offsets), places) - truth
     dusty = truth < 0.6

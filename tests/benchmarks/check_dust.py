@@ -28,6 +28,7 @@ from bayesdust.dusty_mocks import (  # noqa: E402
 )
 from bayesdust.dynamics.dust_fit import ROUNDS, fit_dust  # noqa: E402
 from bayesdust.dynamics.efficiency import faintest_seen, modulus  # noqa: E402
+from bayesdust.dynamics.tracer_counts import Region  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "dust.md"
 PLACES, SIGHTS = 1500, 4
@@ -46,6 +47,7 @@ class Case:
     layer: tuple[float, float] = (0.3, 0.15)  # mag/kpc and kpc, of the true dust beside its clouds
     luminosity: LuminosityFunction | None = None  # that of `dusty_survey`
     rounds: int = ROUNDS
+    arms: float = 0.0  # of the density of the stars, which the fit takes for a smooth disc
 
 
 CASES = (
@@ -62,6 +64,7 @@ CASES = (
         range(2048, 2052),
         luminosity=LuminosityFunction(slope=0.25, clump=0.3, clump_sd=0.25),
     ),
+    Case("20,000, arms of 20 %", 20_000, range(2052, 2056), arms=0.2),
 )
 
 
@@ -74,12 +77,21 @@ def places(seed: int) -> np.ndarray:
 
 def cut_survey(case: Case, seed: int) -> tuple[DustySurvey, np.ndarray]:
     """A mock with as many stars as the case has, and which of its stars they are."""
-    drawn = case.stars if case.end == np.inf else int(1.7 * case.stars)
+    drawn = int((1.7 if case.end < np.inf else 1.0) * (1 + case.arms) * case.stars) + 500
     strength, height = case.layer
     dust = replace(clouds(seed), strength=strength, height=height)
     survey = dusty_survey(drawn, seed, dust=dust, luminosity=case.luminosity)
     looks = survey.G - modulus(np.linalg.norm(survey.x - SUN, axis=1))
-    return survey, np.flatnonzero(looks < case.end)[: case.stars]
+    kept = np.random.default_rng(seed).uniform(size=drawn) * (1 + case.arms) < arms(
+        survey.x, case.arms
+    )
+    return survey, np.flatnonzero((looks < case.end) & kept)[: case.stars]
+
+
+def arms(x: np.ndarray, contrast: float) -> np.ndarray:
+    """The density of the stars over the smooth disc's: two arms in ln R, some 2.5 kpc apart at the Sun."""
+    phase = 2 * np.arctan2(x[:, 1], x[:, 0]) - 20.0 * np.log(np.hypot(x[:, 0], x[:, 1]) / 8.122)
+    return 1 + contrast * np.cos(phase)
 
 
 def efficiency(survey: DustySurvey, x: np.ndarray, end: float) -> np.ndarray:
@@ -96,8 +108,9 @@ def measure(case: Case, seed: int) -> np.ndarray:
     over the true one where that is least, weights."""
     (survey, kept), offsets = cut_survey(case, seed), places(seed)
     x = survey.x[kept]
+    region = Region(SUN, np.asarray(survey.galaxy.ball.centre), survey.galaxy.ball.radius)
     dust = fit_dust(
-        x - SUN, survey.G[kept], survey.limit, absolute_limit=case.end, rounds=case.rounds
+        x, survey.G[kept], survey.limit, region, absolute_limit=case.end, rounds=case.rounds
     )
     draws = dust.in_sight(offsets, SIGHTS, np.random.default_rng(0))
     mean, sd = draws.mean(axis=0), draws.std(axis=0)
