@@ -29,9 +29,10 @@ patchiness and the disc are found along with m.
 A shift of phi against A(0) = 0 is all that cannot be told; it leaves epsilon as it is.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +85,25 @@ DRAWS = 64
 _CHUNK = 65_536  # stars at a time
 
 
+def _on_processor[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """`function` on the CPU: slopes of tables are sums into few places, for which a GPU waits in line.
+
+    100,000 stars took one core 100 s, and a GPU more than 170 s (docs/results/speed.md).
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        try:
+            processor = jax.default_device(jax.local_devices(backend="cpu")[0])
+        except RuntimeError:  # JAX has been told to know the GPU alone
+            processor = contextlib.nullcontext()
+        with processor:
+            return function(*args, **named)
+
+    return call
+
+
+@_on_processor
 def fit_dust(
     x: Float[np.ndarray, "n 3"],
     magnitude: Float[np.ndarray, " n"],
