@@ -117,7 +117,7 @@ def measure(case: Case, seed: int) -> np.ndarray:
     truth = efficiency(survey, offsets + SUN, case.end)
     told = sd >= UNCERTAIN
     z = (truth - mean)[told] / sd[told]
-    true_weights = 1 / efficiency(survey, x, case.end)
+    true_weights, least = 1 / efficiency(survey, x, case.end), truth < LEAST
     return np.array(
         [
             told.mean(),
@@ -125,7 +125,7 @@ def measure(case: Case, seed: int) -> np.ndarray:
             np.sqrt(np.mean(z**2)),
             np.mean(abs(z) < 1.96),
             (mean - truth)[truth < DUSTY].mean(),
-            mean[truth < LEAST].sum() / truth[truth < LEAST].sum(),
+            mean[least].sum() / truth[least].sum() if least.any() else np.nan,
             np.mean(1 / dust.efficiency(x - SUN)) / np.mean(true_weights),
         ]
     )
@@ -148,7 +148,7 @@ def main() -> None:
             found.append(measure(case, seed))
             rows.append(row(f"{case.label} | {seed}", found[-1]))
             print(rows[-1], flush=True)
-        rows.append(row(f"{case.label} | mean", np.mean(found, axis=0)))
+        rows.append(row(f"{case.label} | mean", np.nanmean(found, axis=0)))
     lines = [
         "# The dust told by magnitudes",
         "",
