@@ -93,9 +93,10 @@ def more_stars(model: str, mock: Any, name: str) -> str:
     ok = np.all(abs(ratio / 2 - 1) <= 0.15)
     known = (4 / few**2 - 1 / all_of_them**2) / 3  # 1/sd^2 = known + stars * constant
     prior = " / ".join(f"{k**-0.5:.3f}" if k > 0 else "none" for k in known)
+    sds = " | ".join(f"{sd[0]:.4f} / {sd[1]:.4f}" for sd in (few, all_of_them))
     return (
-        f"| {model} | {number // 4:,} to {number:,} | {few[0]:.4f} / {few[1]:.4f} | {all_of_them[0]:.4f} / {all_of_them[1]:.4f} | "
-        f"{ratio[0]:.2f} / {ratio[1]:.2f} | {'holds' if ok else 'MISSED'} | {prior} |"
+        f"| {model} | {number // 4:,} to {number:,} | {sds} | {ratio[0]:.2f} / {ratio[1]:.2f} | "
+        f"{'holds' if ok else 'MISSED'} | {prior} |"
     )
 
 
