@@ -262,6 +262,8 @@ def test_model_and_tree(data, dusty_stars):
             "goes with efficiency=magnitudes and the survey's limit.*add limit=14",
         ),
         ({"errors": "deconvolved"}, "has no errors"),
+        ({"counts": "used"}, "counts goes with efficiency=magnitudes"),
+        ({"counts": "some"}, "choose from auto, used, ignored"),
         ({"limit": 14.0, "efficiency": "none"}, "limit goes with efficiency=magnitudes"),
     ],
 )
@@ -286,6 +288,21 @@ def test_the_limits_are_those_of_the_cuts(dusty_stars):
     assert chosen(cut, absolute_limit="none")["absolute_limit"] == "none"
     assert chosen(dusty_stars)["absolute_limit"] == "none"
     assert chosen(dusty_stars, absolute_limit=9.5)["absolute_limit"] == 9.5
+
+
+def test_stars_are_counted_where_it_is_said_which_ball_they_fill(dusty_stars):
+    def counts(stars, **given):
+        return options_of({"limit": 14.0} | given, stars, OPTIONS, CHOICES)["counts"]
+
+    anywhere = dataclasses.replace(dusty_stars, radius=None)
+    centre = np.asarray(dusty_stars.centre) + np.array([5.0, 0.0, 0.0])
+    without_sun = dataclasses.replace(dusty_stars, centre=centre)
+    assert counts(dusty_stars) == "used"
+    assert counts(dusty_stars, counts="ignored") == "ignored"
+    for stars in (anywhere, without_sun):
+        assert counts(stars) == "ignored"
+        with pytest.raises(BayesdustError, match="counts=used needs the ball"):
+            counts(stars, counts="used")
 
 
 def test_bumps_with_too_few_stars_are_left_out(dusty_stars):

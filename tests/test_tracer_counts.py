@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from bayesdust.dusty_mocks import LuminosityFunction, clouds, dusty_survey
 from bayesdust.dynamics import dust_fit
 from bayesdust.dynamics.dust_fit import fit_dust
-from bayesdust.dynamics.efficiency import modulus
+from bayesdust.dynamics.efficiency import mean_of_patches, modulus, patches
 from bayesdust.dynamics.sky_parts import Sky
 from bayesdust.dynamics.tracer_counts import (
     HEIGHTS,
@@ -86,6 +86,24 @@ def test_a_disc_is_counted(sky, region):
     assert found == pytest.approx(exact, rel=2e-3 if region is AROUND else 2e-2)
 
 
+@pytest.mark.parametrize(("levels", "least"), [(3, 0.97), (5, 0.98)])
+def test_few_parts_count_as_many(sky, levels, least):
+    """A disc 0.25 kpc thick in parts that a few hundred stars make, each against the finest parts in it."""
+    disc = jnp.asarray(exponential(0.25, 2.5))
+    coarse = replace(
+        sky, axis=sky.axis[: 2**levels - 1], edge=sky.edge[: 2**levels - 1], levels=levels
+    )
+    found, fine = (
+        np.asarray(
+            jnp.sum(jnp.exp(Nodes.of(s, KNOTS, AROUND, (99.0, np.inf)).ln_stars(disc)), axis=1)
+        )
+        for s in (coarse, sky)
+    )
+    ratio = found / fine.reshape(coarse.cells, -1).sum(axis=1)
+    assert least < ratio.min()
+    assert ratio.max() < 2 - least
+
+
 def test_rays_through_a_ball():
     region = Region(SUN, SUN + np.array([3.0, 0.0, 0.0]), 2.0)
     rays = np.array([[1.0, 0, 0], [-1.0, 0, 0], [0, 1.0, 0], [0.8, 0.6, 0]])
@@ -120,36 +138,52 @@ def test_features_and_ways_are_linear_between_their_knots():
     np.testing.assert_allclose(way_weights(there) @ WAYS**2, np.interp(there, WAYS, WAYS**2))
 
 
-def test_as_many_stars_as_are_seen():
-    """The integral of (2) behind the true dust, of a disc that has been fitted to the stars, is their number.
+def hasty(survey, steps, **more):
+    """A fit of a few steps: the map, and the posterior, the stars and the point that it stopped at."""
+    kept, normal_law = {}, dust_fit._normal_law
 
-    With the dust left out of the integral the number is another.
-    """
-    survey = dusty_survey(20_000, seed=5)
-    kept = {}
-    normal_law, most = dust_fit._normal_law, {"FIRST": 40}
+    def keep(posterior, seen, *rest):
+        p, scatter = normal_law(posterior, seen, *rest)
+        kept.update(posterior=posterior, seen=seen, p=p)
+        return p, scatter
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dust_fit, "FIRST", most["FIRST"])
-
-        def keep(posterior, seen, *rest):
-            kept.update(posterior=posterior, seen=seen)
-            p, scatter = normal_law(posterior, seen, *rest)
-            kept["p"] = p
-            return p, scatter
-
+        patch.setattr(dust_fit, "FIRST", steps)
         patch.setattr(dust_fit, "_normal_law", keep)
-        dust = fit_dust(survey.x, survey.G, survey.limit, AROUND, rounds=0, draws=1)
-    nodes, at = kept["seen"][1], kept["posterior"].parts(kept["p"])
-    n = np.exp(nodes.ln_stars(at.disc))
-    tables = dust.luminosity.tables(at.ln_phi)
-    extinction = np.einsum("cgk,ck->cg", nodes.shares, kept["posterior"].steps(at.u))
-    behind, clear = (
-        float(np.sum(n * np.exp(dust.luminosity.at(tables[1], nodes.faintest - A))))
-        for A in (extinction, 0 * extinction)
+        dust = fit_dust(survey.x, survey.G, survey.limit, AROUND, rounds=0, draws=1, **more)
+    return dust, kept["posterior"], kept["seen"], kept["p"]
+
+
+def test_as_many_stars_as_are_seen():
+    """The integral of (2) behind the fitted dust, of the disc fitted along, is their number; without the
+    dust it is another."""
+    dust, posterior, (_, nodes), p = hasty(dusty_survey(20_000, seed=5), 40)
+    at = posterior.parts(p)
+    n, tables = np.exp(nodes.ln_stars(at.disc)), dust.luminosity.tables(at.ln_phi)
+    arms = np.einsum("cgw,cw->cg", nodes.ways, posterior.departures(at.u))
+    extinction = np.einsum("cgk,ck->cg", nodes.shares, posterior.steps(at.u))
+
+    def number(A):
+        below = nodes.faintest - patches(jnp.asarray(A), at.patchiness)
+        share = mean_of_patches(dust.luminosity.at(tables[1], below))
+        return float(np.sum(n * np.exp(share + arms)))
+
+    # n is of any size, so that at the maximum the numbers are equal; 40 steps do not end there
+    assert number(extinction) == pytest.approx(20_000, rel=0.01)
+    assert number(0 * extinction) > 1.2 * 20_000
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_without_counts_the_disc_says_nothing(counts):
+    _, posterior, seen, start = hasty(dusty_survey(1000, seed=6), 1, counts=counts)
+    none, first = jnp.zeros((1, *posterior.shape)), len(posterior.luminosity.knots) + 1
+    disc = slice(first, first + len(posterior.disc))
+    noise = np.random.default_rng(7).normal(size=len(posterior.disc))
+    here, there = (
+        float(posterior.energy(p, none, seen) - disc_energy(p[disc]))
+        for p in (start, start.at[disc].add(0.1 * noise))
     )
-    # Poisson's error of 20,000 stars is 0.7 %; patches, departures and the descent's end add to it
-    assert behind == pytest.approx(20_000, rel=0.04)
-    assert clear > 1.08 * 20_000
+    assert abs(there - here) > 1 if counts else there == pytest.approx(here, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ is over a few pairs +-x, held fixed while m' moves and drawn anew each round: me
 inference (Knollmueller & Ensslin 2019, arXiv:1901.11033), with the metric of the stars there are. phi, the
 patchiness and the disc are found along with m.
 
-A shift of phi against A(0) = 0 is all that cannot be told; it leaves epsilon as it is.
+A shift of phi against A(0) = 0 cannot be told, and leaves epsilon as it is.
 """
 
 import contextlib
@@ -112,6 +112,7 @@ def fit_dust(
     on_progress: OnProgress = unheard,
     *,
     absolute_limit: float = np.inf,
+    counts: bool = True,
     rounds: int = ROUNDS,
     draws: int = DRAWS,
     seed: int = 0,
@@ -120,6 +121,9 @@ def fit_dust(
 
     A sample that also ends at m - mu = `absolute_limit`, as one of `catalogs.cuts.giants`, needs it: without,
     stars that dust has taken beyond it would pass for stars that never were.
+
+    All stars of the region that the limits let through must be there: a hole in the footprint, or a cut that
+    depends on the place, passes for dust. Without `counts` (1) alone tells, as it does of any stars.
 
     The prior of a step's extinction is (2), its ln of sd `SPREAD` about that of a layer exp(-|z|/h). With no
     `rounds` of (3) the normal law stays about the maximum. The luminosity function, the patchiness and the
@@ -144,6 +148,7 @@ def fit_dust(
         layer=jnp.asarray(_layer(_heights(sky, cell, offsets, distance, knots)) * np.diff(knots)),
         walk=HalvedWalk(sky.levels, SPREAD),
         disc=first_disc(nodes, len(x)),
+        counts=counts,
     )
     stars = _Stars(
         cell=jnp.asarray(cell),
@@ -202,13 +207,14 @@ class _Posterior:
     """Minus ln of the posterior of ln phi at the knots, the patchiness, the disc and the walk's deltas.
 
     The walk has the k steps of the dust, and then the departures of ln n at the w `WAYS`. `disc` is where
-    the fit starts from.
+    the fit starts from. Without `counts` the likelihood is (1), and disc and departures are the prior's.
     """
 
     luminosity: Luminosity
     layer: Array
     walk: HalvedWalk
     disc: Float[np.ndarray, " q"]
+    counts: bool = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -266,7 +272,7 @@ class _Posterior:
         seen = mean_of_patches(self.luminosity.at(ln_phi, looks - extinction))
         share = mean_of_patches(self.luminosity.at(ln_share, faintest - extinction))
         of_magnitude = jnp.logaddexp(jnp.log1p(-STRAYS) + seen - share, jnp.log(STRAYS * 0.1))
-        return of_magnitude + share + ways @ departures
+        return of_magnitude + share + ways @ departures if self.counts else of_magnitude
 
     @cached_property
     def slopes(self) -> Callable[..., Array]:
@@ -284,12 +290,14 @@ class _Posterior:
         stars, nodes = seen
         steps, departures = self.steps(at.u), self.departures(at.u)
         intensity = jax.vmap(partial(self.ln_intensity, tables, at.patchiness))
-        there = intensity(steps[stars.cell], departures[stars.cell], stars[1:5])
+        there = jnp.sum(intensity(steps[stars.cell], departures[stars.cell], stars[1:5]))
+        if not self.counts:
+            return there
         extinction = patches(jnp.einsum("cgk,ck->cg", nodes.shares, steps), at.patchiness)
         share = mean_of_patches(self.luminosity.at(tables[1], nodes.faintest - extinction))
         arms = jnp.einsum("cgw,cw->cg", nodes.ways, departures)
         number = jnp.sum(jnp.exp(nodes.ln_stars(at.disc) + share + arms))
-        return jnp.sum(there) + jnp.sum(stars.disc @ at.disc) - number
+        return there + jnp.sum(stars.disc @ at.disc) - number
 
     def energy(self, p: Array, around: Array, seen: _Seen) -> Array:
         """<E> of (3), x those of `around` (s, cells, k + w); minus ln of the posterior of one zero."""

@@ -12,9 +12,12 @@ Here n is a disc with a plane of symmetry and an axis:
 
     ln n = f(|z|) + g(|z|) (R - R_sun) + h (R - R_sun)^2,                                        (3)
 
-f and g straight between knots, and before it departures along every line of sight (`WAYS`), because real
+f and g straight between knots, times departures along every line of sight (`WAYS`), because real
 discs have arms. The integral is taken over the parts of the sky, two points in each step of the way
-and four directions in each part (Gauss's rules).
+and at least four directions in each part (Gauss's rules). Where the ball begins and ends is taken to be the
+same in all of a part: exact for a ball about the Sun, good to 2 % for one that holds it.
+
+All stars of the ball that are bright enough must be there: a hole in the footprint passes for dust.
 """
 
 from typing import NamedTuple
@@ -36,7 +39,8 @@ WAYS = np.array(
 HEIGHT, LENGTH = 0.5, 3.0  # kpc, of the disc the fit starts from
 # Priors' sd: of a change of f' [1/kpc], of g about -1/LENGTH and of its changes [1/kpc], of h [1/kpc2]
 BEND, TILT, TILT_CHANGE, CURVE = 1.5, 0.3, 0.2, 0.1
-_SIDES = np.array([-1.0, 1.0]) / np.sqrt(3.0)  # Gauss's two points
+_SIDES, _ = np.polynomial.legendre.leggauss(2)
+_FINE = 0.08  # rad, between directions
 _LEAST = 1e-300  # kpc3
 
 
@@ -66,8 +70,8 @@ class Nodes(NamedTuple):
     """Where the integral of (2) is taken: g distances in each part of the sky, s directions each.
 
     `faintest` (cells, g) is c_max [mag], `shares` (cells, g, k) of the steps in front, `ways` (cells, g, w)
-    the weights of the departures, `ln_volume` (cells, g) that of one direction [kpc3], `disc`
-    (cells, g, s, q) as of `disc_features`.
+    the weights of the departures, `ln_volume` (cells, g, s) [kpc3], `disc` (cells, g, s, q) as of
+    `disc_features`.
     """
 
     faintest: Array
@@ -81,24 +85,24 @@ class Nodes(NamedTuple):
         cls, sky: Sky, knots: Float[np.ndarray, " k"], region: Region, limits: tuple[float, float]
     ) -> "Nodes":
         """Those in the steps between `knots` [kpc], of a sample with `limits` as of `faintest_seen`."""
-        ray, angle = _directions(sky)
+        ray, angle = _directions(sky)  # angle is that of each ray
         enter, leave = (edge.mean(axis=1)[:, None] for edge in region.through(ray))
         ends = np.clip(knots, enter, leave)
         middle, half = 0.5 * (ends[:, 1:] + ends[:, :-1]), 0.5 * np.diff(ends, axis=1)
         distance = (middle[..., None] + half[..., None] * _SIDES).reshape(sky.cells, -1)
-        volume = distance**2 * np.repeat(half, 2, axis=1) * angle[:, None] / ray.shape[1]
+        volume = distance**2 * np.repeat(half, 2, axis=1)
         offsets = distance[..., None, None] * ray[:, None]
         return cls(
             faintest=jnp.asarray(np.minimum(limits[0] - modulus(distance), limits[1])),
             shares=jnp.asarray(shares_in_front(distance, knots)),
             ways=jnp.asarray(way_weights(distance)),
-            ln_volume=jnp.asarray(np.log(np.maximum(volume, _LEAST))),
+            ln_volume=jnp.asarray(np.log(np.maximum(volume[..., None] * angle[:, None], _LEAST))),
             disc=jnp.asarray(disc_features(region.sun + offsets, region.sun)),
         )
 
     def ln_stars(self, disc: Float[Array, " q"]) -> Float[Array, "cells g"]:
         """ln of n times the volume of each node, of the coefficients of (3)."""
-        return self.ln_volume + jax.nn.logsumexp(self.disc @ disc, axis=-1)
+        return jax.nn.logsumexp(self.ln_volume + self.disc @ disc, axis=-1)
 
 
 def disc_features(
@@ -132,15 +136,19 @@ def disc_energy(disc: Float[Array, " q"]) -> Array:
     return 0.5 * (jnp.sum(bends**2) + jnp.sum(tilts**2) + jnp.sum((h / CURVE) ** 2))
 
 
-def _directions(sky: Sky) -> tuple[Float[np.ndarray, "cells 4 3"], Float[np.ndarray, " cells"]]:
-    """Four rays in each part of the sky, which stand for equal solid angles, and that of all [sr]."""
+def _directions(
+    sky: Sky,
+) -> tuple[Float[np.ndarray, "cells s 3"], Float[np.ndarray, "cells s"]]:
+    """Rays in each part of the sky, and the solid angle [sr] that each stands for."""
+    sides = max(2, int(np.ceil(np.sqrt(4 * np.pi / sky.cells) / _FINE)))
+    point, weight = np.polynomial.legendre.leggauss(sides)
     low, high = np.moveaxis(sky.bounds, -1, 0)
     middle, half = 0.5 * (high + low), 0.5 * (high - low)
-    longitude = middle[:, 0, None] + half[:, 0, None] * np.repeat(_SIDES, 2)
-    sine = middle[:, 1, None] + half[:, 1, None] * np.tile(_SIDES, 2)
+    longitude = middle[:, 0, None] + half[:, 0, None] * np.repeat(point, sides)
+    sine = middle[:, 1, None] + half[:, 1, None] * np.tile(point, sides)
     cosine = np.sqrt(1 - sine**2)
     ray = np.stack([cosine * np.cos(longitude), cosine * np.sin(longitude), sine], axis=-1)
-    return ray, 4 * half.prod(axis=1)
+    return ray, half.prod(axis=1)[:, None] * np.outer(weight, weight).ravel()
 
 
 def _hats(x: Float[np.ndarray, "*n"], knots: Float[np.ndarray, " q"]) -> Float[np.ndarray, "*n q"]:

@@ -133,7 +133,7 @@ def _forces_of_flows(
 def _key(stars: MilkyWayStars, survey: Survey) -> str:
     """A digest of all that decides what flows learn, but for the seed."""
     chosen = survey.options
-    names = "efficiency", "limit", "absolute_limit", "magnitude", "errors"
+    names = "efficiency", "limit", "absolute_limit", "magnitude", "counts", "errors"
     light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
     errors = None if stars.observed is None else stars.observed.errors
     weights = stars.weights if chosen["efficiency"] == "given" else None

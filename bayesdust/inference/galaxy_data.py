@@ -45,18 +45,25 @@ OPTIONS: dict[str, Any] = {
     "absolute_limit": "auto",
     "magnitude": "auto",
     "bump": None,
+    "counts": "auto",
     "errors": "auto",
     "sun": "auto",
 }
 CHOICES = {
     "efficiency": ("auto", "none", "given", "magnitudes"),
+    "counts": ("auto", "used", "ignored"),
     "errors": ("auto", "ignored", "deconvolved"),
     "sun": ("auto", "fixed", "uncertain"),
 }
 DUST_NOTE = (
     "The dust is told by the stars' magnitudes and number: on mocks 93 to 98 % of the true efficiencies lie "
     "inside their 95 % intervals; where less than a tenth of the stars is seen the efficiency comes out "
-    "two to four times too large (docs/results/dust.md)."
+    "two to four times too large (docs/results/dust.md). All stars within the radius that are bright enough "
+    "must be in the table: a hole in the sky passes for dust (else counts=ignored)."
+)
+NO_COUNTS_NOTE = (
+    "The dust is told by the stars' magnitudes alone (counts=ignored): behind thick clouds efficiencies come "
+    "out two to three times too small, and the stars there weigh as much too much."
 )
 GAP = 0.1  # mag, between the faintest star and where a sample is said to end
 GAP_NOTE = (
@@ -175,7 +182,14 @@ class Survey:
             magnitude = stars.photometry[chosen["magnitude"]]
             region = Region(sun, centre, radius)
             dust = fit_dust(
-                stars.x, magnitude, limit, region, on_progress, absolute_limit=ends, seed=seed
+                stars.x,
+                magnitude,
+                limit,
+                region,
+                on_progress,
+                absolute_limit=ends,
+                counts=chosen["counts"] == "used",
+                seed=seed,
             )
             by_draw = dust.efficiencies((x - sun).reshape(-1, 3)).reshape(-1, *weights.shape)
             weights = weights / by_draw.mean(axis=0)
@@ -257,9 +271,9 @@ class Survey:
 
         The stars' f is what it is, whatever is believed of the dust. Behind a true efficiency e the sums with
         weights 1/<e> have a mean that is the integral of (e/<e> - 1) f dg/dt, and f is, as well as is known,
-        the stars with their weights. (With the stars' number held fixed instead f would rise as e falls:
-        1 - <e>/e, which the darkest draws rule, and whose mean is not zero.) The stars' own noise is in it
-        too: it is too large by their covariance times the mean square of e/<e> - 1, a few percent.
+        the stars with their weights. The stars' own noise is in it too: too large by their covariance times
+        the mean square of e/<e> - 1, a few percent. Nor is taken off what the same stars, by their number,
+        have told of e: it is an upper bound.
         """
         if self.by_draw is None:
             return 0.0
@@ -384,6 +398,14 @@ def options_of(
         if chosen["absolute_limit"] == "auto":
             chosen["absolute_limit"] = stars.absolute_limits.get(chosen["magnitude"], "none")
         _check_limits(stars, chosen)
+        countable = _countable(stars)
+        if chosen["counts"] == "auto":
+            chosen["counts"] = "used" if countable else "ignored"
+        if chosen["counts"] == "used" and not countable:
+            raise BayesdustError(
+                f"{stars.source}: counts=used needs the ball that the stars fill, with the Sun in it: give "
+                "its radius."
+            )
         return chosen
     for key in ("limit", "absolute_limit"):
         if given.get(key) not in (None, "auto", "none"):
@@ -391,8 +413,12 @@ def options_of(
                 f"Option {key} goes with efficiency=magnitudes and the survey's limit, not with "
                 f"efficiency={chosen['efficiency']}: add limit=14 (or what it is), or leave {key} out."
             )
-    chosen["absolute_limit"] = "none"
-    return chosen
+    if given.get("counts") == "used":
+        raise BayesdustError(
+            f"Option counts goes with efficiency=magnitudes, not with efficiency={chosen['efficiency']}: add "
+            "limit=14 (or what it is), or leave counts out."
+        )
+    return chosen | {"absolute_limit": "none", "counts": "ignored"}
 
 
 def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
@@ -404,6 +430,12 @@ def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
             f"{len(enough)} holds as many as {FEWEST_A_BUMP}; take larger ones (option bump, in kpc)."
         )
     return enough
+
+
+def _countable(stars: MilkyWayStars) -> bool:
+    """Whether it is said which ball the stars fill, and the Sun is in it."""
+    away = np.asarray(stars.sun.position) - np.asarray(stars.centre)
+    return stars.radius is not None and float(np.linalg.norm(away)) < stars.radius
 
 
 def _limits(chosen: dict[str, Any]) -> tuple[float, float]:
@@ -458,7 +490,7 @@ def _notes(chosen: dict[str, Any], outside: int) -> list[str]:
             "No dust is allowed for (efficiency=none): behind dust the vertical force comes out too small."
         )
     if chosen["efficiency"] == "magnitudes":
-        notes.append(DUST_NOTE)
+        notes.append(DUST_NOTE if chosen["counts"] == "used" else NO_COUNTS_NOTE)
     if chosen["errors"] == "ignored":
         notes.append(
             "The stars' errors are left out of account: none are given, or errors=ignored."
