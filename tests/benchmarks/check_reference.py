@@ -34,7 +34,7 @@ from bayesdust.summary import summarise  # noqa: E402
 SEED = 11
 #: options that make each model's light that of the mock, where the model takes them
 OPTIONS = {"dsph_gnfw": {"light_gamma": 1.0}, "dsph_nfw_om": {"light_gamma": 1.0}}
-DRAWS = {"mw_cbe_neural": 1000}  # a chain, where not 2,000
+DRAWS = {"mw_cbe_neural": 500}  # a chain, where not 2,000
 PLACES = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])  # kpc
 COLUMNS = ["name", "unit", "mean", "mcse", "sd", "ess_bulk", "rhat"]
 
