@@ -115,6 +115,15 @@ def test_rays_through_a_ball():
     assert region.farthest == 5.0
 
 
+def test_steps_go_on_to_the_far_end_of_the_ball():
+    """One for the usual ball, and not hundreds where one star lies at 400 kpc."""
+    for farthest, more in ((1.0, 1), (4.0, 1), (6.0, 3), (400.0, 26)):
+        knots = dust_fit._knots(farthest)
+        assert len(knots) == len(dust_fit.KNOTS) + more
+        assert np.all(np.diff(knots) > 0)
+        assert farthest < knots[-1] <= max(farthest, dust_fit.KNOTS[-1]) * 1.001
+
+
 def test_the_first_disc_has_the_stars(sky):
     nodes = Nodes.of(sky, KNOTS, AROUND, (99.0, np.inf))
     disc = jnp.asarray(first_disc(nodes, 1234))

@@ -47,7 +47,7 @@ from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.dynamics.efficiency import (
     DustMap,
     check_magnitudes,
-    faintest_seen,
+    faintest_at,
     mean_of_patches,
     modulus,
     patches,
@@ -72,9 +72,9 @@ Floats = NDArray[np.float64]
 FEWEST = 200  # stars: fewer do not tell a luminosity function
 STARS_A_PART = 25  # of the sky
 STARS_TO_END = 200  # a part: that many tell where the luminosity function ends
-# kpc; from the last on even steps of `FAR` at most to the far end of the stars' ball
+# kpc; from the last on each is farther by `FAR` at most, to the far end of the stars' ball
 KNOTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2, 2.6, 3.0, 3.5)
-FAR = 0.75
+FAR = 1.2  # times: one star at hundreds of kpc adds some steps, not hundreds
 SPREAD = 1.0  # sd of u = ln of a step's dust over the layer's
 STRENGTH, HEIGHT = 0.5, 0.15  # mag/kpc and kpc, of the layer that is the prior's median
 ARMS = 0.2  # sd of the departures of ln n from a smooth disc
@@ -153,7 +153,7 @@ def fit_dust(
     stars = _Stars(
         cell=jnp.asarray(cell),
         looks=jnp.asarray(looks),
-        faintest=jnp.asarray(faintest_seen(offsets, limit, absolute_limit)),
+        faintest=jnp.asarray(faintest_at(distance, limit, absolute_limit)),
         shares=jnp.asarray(shares_in_front(distance, knots)),
         ways=jnp.asarray(way_weights(distance)),
         disc=jnp.asarray(disc_features(x, region.sun)),
@@ -372,9 +372,9 @@ def _curvature(
 
 def _knots(farthest: float) -> Floats:
     """`KNOTS`, and on to just beyond `farthest` [kpc]."""
-    more = max(1, int(np.ceil((farthest - KNOTS[-1]) / FAR)))
     end = max(farthest, KNOTS[-1]) * 1.0001
-    return np.append(KNOTS, np.linspace(KNOTS[-1], end, more + 1)[1:])
+    more = int(np.ceil(np.log(end / KNOTS[-1]) / np.log(FAR)))
+    return np.append(KNOTS, np.geomspace(KNOTS[-1], end, more + 1)[1:])
 
 
 def _heights(

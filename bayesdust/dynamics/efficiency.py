@@ -122,7 +122,14 @@ def faintest_seen(
     offsets: Float[np.ndarray, "n 3"], limit: float, absolute_limit: float = np.inf
 ) -> Float[np.ndarray, " n"]:
     """The M + A (n,) [mag] at which the sample ends at `offsets` from the Sun [kpc]."""
-    return np.minimum(limit - modulus(np.linalg.norm(offsets, axis=1)), absolute_limit)
+    return faintest_at(np.linalg.norm(offsets, axis=1), limit, absolute_limit)
+
+
+def faintest_at(
+    distance: Float[np.ndarray, "*n"], limit: float, absolute_limit: float = np.inf
+) -> Float[np.ndarray, "*n"]:
+    """The same at a `distance` from the Sun [kpc]."""
+    return np.minimum(limit - modulus(distance), absolute_limit)
 
 
 def shares_in_front(distance: Float[np.ndarray, "*n"], knots: Floats) -> Float[np.ndarray, "*n k"]:

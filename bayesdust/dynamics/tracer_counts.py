@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.efficiency import modulus, shares_in_front
+from bayesdust.dynamics.efficiency import faintest_at, shares_in_front
 from bayesdust.dynamics.sky_parts import Sky
 
 HEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.55, 0.8, 1.2, 1.7, 2.4, 3.3, 4.5])  # kpc, of f
@@ -93,7 +93,7 @@ class Nodes(NamedTuple):
         volume = distance**2 * np.repeat(half, 2, axis=1)
         offsets = distance[..., None, None] * ray[:, None]
         return cls(
-            faintest=jnp.asarray(np.minimum(limits[0] - modulus(distance), limits[1])),
+            faintest=jnp.asarray(faintest_at(distance, *limits)),
             shares=jnp.asarray(shares_in_front(distance, knots)),
             ways=jnp.asarray(way_weights(distance)),
             ln_volume=jnp.asarray(np.log(np.maximum(volume[..., None] * angle[:, None], _LEAST))),

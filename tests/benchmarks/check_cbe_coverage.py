@@ -167,10 +167,10 @@ def remembering(dust_fit: Callable) -> Callable:
     """The last fit again where stars and magnitudes are the same: models of one mock share the dust."""
     kept: dict[str, Any] = {}
 
-    def call(offsets: np.ndarray, magnitude: np.ndarray, *more: Any, **named: Any) -> Any:
-        key = digest(offsets, magnitude)
+    def call(x: np.ndarray, magnitude: np.ndarray, *more: Any, **named: Any) -> Any:
+        key = digest(x, magnitude)
         if kept.get("key") != key:
-            kept.update(key=key, dust=dust_fit(offsets, magnitude, *more, **named))
+            kept.update(key=key, dust=dust_fit(x, magnitude, *more, **named))
         return kept["dust"]
 
     return call
