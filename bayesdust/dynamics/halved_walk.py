@@ -16,15 +16,13 @@ for deviations u from the mean field.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from bayesdust.arrays import Array
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,9 @@ class HalvedWalk:
     def scatter(self, curvature: Float[np.ndarray, "cells k k"]) -> "Scatter":
         """The posterior about its mean, for likelihoods of such `curvature`: (2), (3)."""
         prior = np.eye(curvature.shape[1]) / self.step**2
-        gains, roots, known = [], [], curvature
+        gains: list[np.ndarray] = []
+        roots: list[np.ndarray] = []
+        known = curvature
         for level in range(self.levels, -1, -1):
             left = np.linalg.inv(known + prior)
             gains.append(left @ prior)
@@ -63,21 +63,28 @@ class HalvedWalk:
             if level:
                 told = known - known @ left @ known
                 known = told[0::2] + told[1::2]
-        return Scatter(tuple(gains[::-1]), tuple(roots[::-1]))
+        downwards = [tuple(map(jnp.asarray, reversed(upwards))) for upwards in (gains, roots)]
+        return Scatter(downwards[0], downwards[1], self.step)
+
+    def draw(self, scatter: "Scatter", rng: np.random.Generator) -> Float[Array, "cells k"]:
+        """A deviation of u from its posterior's mean."""
+        noise = rng.standard_normal((self.parts, scatter.gains[0].shape[1]))
+        return self.fields(scatter.deltas(jnp.asarray(noise)))
 
 
-@dataclass(frozen=True, eq=False)
-class Scatter:
-    """`gains` C/s^2 and `roots` of C (parts, k, k), level by level: (3)."""
+class Scatter(NamedTuple):
+    """`gains` C/s^2 and `roots` of C (parts, k, k), level by level, and s: (3)."""
 
-    gains: tuple[Floats, ...]
-    roots: tuple[Floats, ...]
+    gains: tuple[Array, ...]
+    roots: tuple[Array, ...]
+    step: float
 
-    def draw(self, rng: np.random.Generator) -> Float[np.ndarray, "cells k"]:
-        """A deviation from the mean field."""
-        u = np.zeros((1, self.gains[0].shape[1]))
+    def deltas(self, noise: Float[Array, "parts k"]) -> Float[Array, "parts k"]:
+        """Those of a deviation from the mean field, of independent normal `noise`."""
+        found, u = [], jnp.zeros((1, noise.shape[1]))
         for level, (gain, root) in enumerate(zip(self.gains, self.roots, strict=True)):
-            mother = np.repeat(u, 2, axis=0) if level else u
-            noise = rng.standard_normal((2**level, u.shape[1]))
-            u = np.einsum("pij,pj->pi", gain, mother) + np.einsum("pij,pj->pi", root, noise)
-        return u
+            mother = jnp.repeat(u, 2, axis=0) if level else u
+            own = noise[2**level - 1 : 2 ** (level + 1) - 1]
+            u = jnp.einsum("pij,pj->pi", gain, mother) + jnp.einsum("pij,pj->pi", root, own)
+            found.append((u - mother) / self.step)
+        return jnp.concatenate(found)
