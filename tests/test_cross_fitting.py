@@ -63,3 +63,28 @@ def test_sums_beside_each_other():
     sums, parts = parts_of(*drawn(rng))
     both = parts.crossed(np.stack([sums, 2 * sums], axis=-1))
     assert both == pytest.approx(parts.crossed(sums)[:, None] * [1, 2], rel=1e-12)
+
+
+def test_the_covariance_of_few_stars_is_inflated():
+    """The score's variance, over independent sets of stars, is its slope's mean: C as it is falls short.
+
+    240 stars in 12 sums, q = 1: V is the variance, and I / kappa the slope of a likelihood with kappa C.
+    """
+    rng = np.random.default_rng(3)
+    score, slope, inflated = np.zeros((3, REPEATS))
+    for i in range(REPEATS):
+        terms, slopes = drawn(rng)
+        sums, parts = parts_of(terms, np.ones_like(slopes))
+        F, kappa = parts.slopes.sum(axis=0)[:, 0], parts.inflation
+        slope[i] = F @ np.linalg.solve(parts.covariance, F)
+        score[i], inflated[i] = parts.crossed(sums)[0] / kappa, slope[i] / kappa
+        slope[i] /= kappa**2  # that of the same score, were C known
+    limit = stats.norm.isf(0.5e-3)
+
+    def surprise(expected):
+        """Of the mean of score^2 - expected, in its standard error."""
+        off = score**2 - expected
+        return abs(off.mean()) / (off.std() / np.sqrt(REPEATS))
+
+    assert surprise(inflated) < limit
+    assert surprise(slope) > 2 * limit

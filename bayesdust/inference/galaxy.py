@@ -190,7 +190,8 @@ def weak_likelihood(data: GalaxyData, potential: Potential) -> None:
     """The likelihood of the sums over stars, factor "boltzmann", or of the flows' forces, factor "flow".
 
     The sums are normal about zero with the covariance of a pilot solution: the stars' scatter, and what
-    the dust is uncertain by. Their chi2 is recorded in either case.
+    the dust is uncertain by, both inflated as stars are few. Their chi2 without that is recorded in either
+    case.
     """
     force = data.nodes.values(potential)
     chi2 = jnp.sum((data.design @ force + data.target) ** 2) + data.rest
@@ -198,7 +199,7 @@ def weak_likelihood(data: GalaxyData, potential: Potential) -> None:
         numpyro.factor("boltzmann", -0.5 * chi2 + data.pull @ force)
     else:
         flow_likelihood(data.flow, potential, data.nodes)
-    numpyro.deterministic("chi2", chi2)
+    numpyro.deterministic("chi2", data.inflation * chi2)
 
 
 def record(data: GalaxyData, potential: Potential, halo: Potential) -> dict[str, Array]:

@@ -93,6 +93,8 @@ class SurveyData:
     epsilon : (d, m) draws of the efficiency there, or None where no dust was fitted
     options : every option, defaults filled in
     pilot : the sizes of the horizontal and vertical force of MWPotential2014 that the sums like best
+    inflation : of the covariance in the likelihood, as stars are few ((2) of `cross_fitting`); chi2 is
+        without it
     dust : the map behind `epsilon`, or None
     notes : sentences for the user
     """
@@ -103,6 +105,7 @@ class SurveyData:
     epsilon: Float[np.ndarray, "d m"] | None
     options: dict[str, Any]
     pilot: tuple[float, float]
+    inflation: float
     dust: DustMap | None
     notes: tuple[str, ...]
 
@@ -222,15 +225,17 @@ class Survey:
         on_progress(2, 3, "sums")
         slopes = np.concatenate([both[..., :-2], dimming], axis=-1)
         extra = self._dust_scatter(pilot) + self._sun_scatter(pilot)
-        crossed = first._replace(slopes=slopes, extra=extra)
+        known = first._replace(extra=extra)
+        crossed, inflation = known._replace(slopes=slopes), known.inflation
         pull = crossed.pull(constants + both[..., -2:] @ sizes)
         on_progress(3, 3, "sums")
         return Weighed(
             constants.sum(axis=0),
             slopes.sum(axis=0),
-            crossed.covariance,
-            pull,
+            inflation * crossed.covariance,
+            pull / inflation,
             (float(sizes[0]), float(sizes[1])),
+            inflation,
         )
 
     def shared(self, weighed: "Weighed") -> dict[str, Any]:
@@ -242,6 +247,7 @@ class Survey:
             "epsilon": self._efficiencies(),
             "options": self.options,
             "pilot": weighed.pilot,
+            "inflation": weighed.inflation,
             "dust": self.dust,
             "notes": self._notes(),
         }
@@ -314,8 +320,9 @@ class Survey:
 class Weighed(NamedTuple):
     """The sums `constant` + `slopes` @ coefficients, of force and then of dust, and how well they are known.
 
-    `scatter` is their covariance, `pull` the slope of the ln likelihood that undoes the stars' pull on
-    their own sums, `pilot` the sizes of its horizontal and vertical force.
+    `scatter` is their covariance, `inflation` times what the stars show, `pull` the slope of the ln
+    likelihood that undoes the stars' pull on their own sums, `pilot` the sizes of its horizontal and vertical
+    force.
     """
 
     constant: Float[np.ndarray, " k"]
@@ -323,6 +330,7 @@ class Weighed(NamedTuple):
     scatter: Float[np.ndarray, "k k"]
     pull: Float[np.ndarray, " p"]
     pilot: tuple[float, float]
+    inflation: float
 
     def whitened(self) -> Float[np.ndarray, "k p+1"]:
         """Slopes and constant (last) of the sums made independent, of sd one."""

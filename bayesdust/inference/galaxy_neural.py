@@ -144,7 +144,7 @@ def weak_likelihood(data: NeuralData, values: Float[Array, " a"]) -> None:
     """The likelihood of the sums over the stars, factor "boltzmann"; chi2 is recorded."""
     white = data.constant + data.design @ values
     numpyro.factor("boltzmann", -0.5 * jnp.sum(white**2) + data.tilt @ values)
-    numpyro.deterministic("chi2", jnp.sum(white[: data.number] ** 2))
+    numpyro.deterministic("chi2", data.inflation * jnp.sum(white[: data.number] ** 2))
 
 
 def record(data: NeuralData, values: Float[Array, " a"], baryons: Potential) -> None:

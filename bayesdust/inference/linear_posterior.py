@@ -99,7 +99,8 @@ def posterior(
     after |= _efficiency(data, b, keys["dust"])
     where = "points" if len(data.points) else "circles"
     tied = _tied(data, np.asarray(made["acceleration"][where]), places[where], b)
-    after["chi2"] = np.sum((b @ data.slopes.T + data.constant)[:, : data.number] ** 2, axis=1)
+    white = (b @ data.slopes.T + data.constant)[:, : data.number]
+    after["chi2"] = data.inflation * np.sum(white**2, axis=1)
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
