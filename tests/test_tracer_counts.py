@@ -160,7 +160,7 @@ def hasty(survey, steps, **more):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dust_fit, "FIRST", (steps,))
         patch.setattr(dust_fit, "_normal_law", keep)
-        dust = fit_dust(survey.x, survey.G, survey.limit, AROUND, rounds=0, draws=1, **more)
+        dust = fit_dust(survey.x, survey.G, survey.limit, AROUND, rounds=(), draws=1, **more)
     return dust, kept["posterior"], kept["seen"], kept["p"]
 
 

@@ -26,7 +26,7 @@ from bayesdust.dusty_mocks import (  # noqa: E402
     clouds,
     dusty_survey,
 )
-from bayesdust.dynamics.dust_fit import ROUNDS, fit_dust  # noqa: E402
+from bayesdust.dynamics.dust_fit import ROUNDS, Rounds, fit_dust  # noqa: E402
 from bayesdust.dynamics.efficiency import faintest_seen, modulus  # noqa: E402
 from bayesdust.dynamics.tracer_counts import Region  # noqa: E402
 
@@ -46,13 +46,13 @@ class Case:
     end: float = np.inf  # an absolute magnitude at which the sample ends too
     layer: tuple[float, float] = (0.3, 0.15)  # mag/kpc and kpc, of the true dust beside its clouds
     luminosity: LuminosityFunction | None = None  # that of `dusty_survey`
-    rounds: int = ROUNDS
+    rounds: Rounds = ROUNDS
     arms: float = 0.0  # of the density of the stars, which the fit takes for a smooth disc
 
 
 CASES = (
     Case("20,000", 20_000, range(2020, 2026)),
-    Case("20,000, `rounds=0`", 20_000, range(2020, 2026), rounds=0),
+    Case("20,000, `rounds=()`", 20_000, range(2020, 2026), rounds=()),
     Case("100,000", 100_000, range(2026, 2029)),
     Case("20,000, cut at 0.98", 20_000, range(2029, 2033), end=0.98),
     Case("100,000, cut at 0.98", 100_000, range(2033, 2034), end=0.98),
@@ -167,8 +167,8 @@ def main() -> None:
         "the mocks of seeds 2001 to 2004 for such an rms of z (0.72 at 1.25, 0.9 at 1.1, 1.1 at 1.0, 1.3 at "
         "0.8). A cut sample also ends at that absolute magnitude, as it looks behind the "
         "dust (`absolute_limit`), where the luminosity function ends: the clump is half a magnitude "
-        "brighter, and more dust than that hides it. `rounds=0`: the normal law at the maximum. The layer of "
-        "the mocks is as thick as the prior's, and their giants as many at the bright end, but not in "
+        "brighter, and more dust than that hides it. `rounds=()`: a normal law on the way to the maximum. "
+        "The layer of the mocks is as thick as the prior's, and their giants as many at the bright end, but not in "
         "some: layers of 0.15 mag/kpc and 0.4 kpc, and of 0.8 mag/kpc and 0.07 kpc; giants of slope "
         "0.25, 30 % of them in a clump of 0.25 mag. Arms: the density of the stars is that of the smooth "
         "disc times 1 +- 0.2, in two arms 2.5 kpc apart.",
