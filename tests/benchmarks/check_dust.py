@@ -168,8 +168,8 @@ def main() -> None:
         "0.8). A cut sample also ends at that absolute magnitude, as it looks behind the "
         "dust (`absolute_limit`), where the luminosity function ends: the clump is half a magnitude "
         "brighter, and more dust than that hides it. `rounds=()`: a normal law on the way to the maximum. "
-        "The layer of the mocks is as thick as the prior's, and their giants as many at the bright end, but not in "
-        "some: layers of 0.15 mag/kpc and 0.4 kpc, and of 0.8 mag/kpc and 0.07 kpc; giants of slope "
+        "The layer of the mocks is as thick as the prior's, and their giants as many at the bright end, but "
+        "not in some: layers of 0.15 mag/kpc and 0.4 kpc, and of 0.8 mag/kpc and 0.07 kpc; giants of slope "
         "0.25, 30 % of them in a clump of 0.25 mag. Arms: the density of the stars is that of the smooth "
         "disc times 1 +- 0.2, in two arms 2.5 kpc apart.",
         "",
