@@ -19,7 +19,7 @@ from bayesdust.dynamics.efficiency import modulus
 from bayesdust.dynamics.halved_walk import HalvedWalk
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.sky_parts import Sky
-from bayesdust.dynamics.tracer_counts import WAYS, Region
+from bayesdust.dynamics.tracer_counts import WAYS, Nodes, Region
 from bayesdust.errors import BayesdustError
 
 N = 12_800
@@ -205,18 +205,13 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, region, monkeypatch):
         rng = np.random.default_rng(99)
         energy = jax.jit(posterior.energy)
         alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.shape)), seen))
-        curvature = posterior.curvature(p, seen[0])
         pairs = []
-        for _ in range(8):
-            x = np.asarray(posterior.walk.draw(scatter, rng))
-            # the prior's share of x^T M x, which `energy` leaves out: all of it, less the stars'
-            prior = -0.5 * np.einsum("ci,cij,cj", x, curvature, x)
-            pairs.append(
-                (
-                    float(energy(p, jnp.stack([x, -x]), seen)) + prior,
-                    expected(posterior, p, x, seen),
-                )
-            )
+        for noise in rng.standard_normal((8, *p.deltas.shape)):
+            deltas = scatter.deltas(jnp.asarray(noise))
+            x = posterior.walk.fields(deltas)
+            # the mean of the prior's ln over +-x, which `energy` leaves out
+            E = energy(p, jnp.stack([x, -x]), seen) + 0.5 * jnp.sum(deltas**2)
+            pairs.append((float(E), expected(posterior, p, x, seen)))
         # of the walk's steps: in them each level's draw is triangular
         entropy = sum(np.log(abs(np.linalg.det(root))).sum() for root in scatter.roots)
         mean, number[rounds] = np.mean(pairs, axis=0)
@@ -229,21 +224,22 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, region, monkeypatch):
 def expected(posterior, p, x, seen):
     """How many stars ought to be there, the mean of u + x and u - x."""
     u, tables = posterior.walk.fields(p.deltas), posterior.luminosity.tables(p.ln_phi)
-    return np.mean([float(posterior.number(tables, p, u + y, seen[1])) for y in (x, -x)])
+    return np.mean([float(np.sum(posterior.numbers(tables, p, u + y, seen[1]))) for y in (x, -x)])
 
 
 @pytest.mark.slow
 def test_whitened_coordinates_are_nearer_to_the_maximum(survey, region, monkeypatch):
-    """Twice ten steps of L-BFGS in them lead lower than sixty in the parameters themselves."""
+    """Twice ten steps of L-BFGS in them lead lower than forty in the parameters themselves."""
     reached = {}
 
     def keep(posterior, start, seen, *_):
-        p, _ = descended(posterior, Whitened.about(start, posterior, seen[0]), seen, 10)
+        none = jnp.zeros((1, *posterior.shape))
+        p, _ = descended(posterior, Whitened.about(start, none, posterior, seen), seen, 10)
         _, reached["whitened"] = descended(
-            posterior, Whitened.about(p, posterior, seen[0]), seen, 10
+            posterior, Whitened.about(p, none, posterior, seen), seen, 10
         )
         _, reached["plain"] = descended(
-            posterior, lambda xi: jax.tree.map(jnp.add, start, xi), seen, 60
+            posterior, lambda xi: jax.tree.map(jnp.add, start, xi), seen, 40
         )
         raise KeyboardInterrupt
 
@@ -304,13 +300,14 @@ def test_the_curvature_is_that_of_the_likelihood():
         chosen.append([a[index] for a in star])
     looks, faintest, shares, way = map(np.concatenate, zip(*chosen, strict=True))
     many = [jnp.zeros(len(looks), int), *map(jnp.asarray, (looks, faintest, shares, way))]
-    stars = Stars(*many, jnp.zeros((len(looks), 1)))
+    seen = Stars(*many, jnp.zeros((len(looks), 1))), counted(posterior, at, chosen, ways)
 
     def ln_likelihood(u):
         number = sum(n * np.trapezoid(intensity(u, *star), star[0]) for n, star in grids)
-        return float(np.sum(np.log(intensity(u, *stars[1:5]))) - number)
+        return float(np.sum(np.log(intensity(u, *seen[0][1:5]))) - number)
 
-    curvature = posterior.curvature(at, stars)[0]
+    none = jnp.zeros((1, *posterior.shape))
+    curvature = posterior.curvature(at, none, seen)[0]
     for h in np.array(
         [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0.7, -0.7, 0, 0, 0, 1], [0, 0, 2, 0, 1, 0]]
     ):
@@ -318,6 +315,20 @@ def test_the_curvature_is_that_of_the_likelihood():
         lost = ln_likelihood(u) - 0.5 * (ln_likelihood(u + h) + ln_likelihood(u - h))
         # to fourth order in h, of A's 0.04 mag over the clump's 0.15
         assert lost == pytest.approx(0.5 * h @ curvature @ h, rel=0.1)
+    around = 0.3 * np.random.default_rng(5).normal(size=(3, *posterior.shape))
+    each = [posterior.curvature(at._replace(deltas=(u + x) / 2.5), none, seen)[0] for x in around]
+    np.testing.assert_allclose(
+        posterior.curvature(at, around, seen)[0], np.mean(each, axis=0), rtol=1e-10
+    )
+
+
+def counted(posterior, at, chosen, ways):
+    """Nodes at which as many stars ought to be as were chosen: 2000 each."""
+    faintest, shares = (np.array([one[i][0] for one in chosen])[None] for i in (1, 2))
+    nodes = Nodes(faintest, shares, ways[None], np.zeros((1, 4, 1)), np.zeros((1, 4, 1, 1)))
+    u, tables = posterior.walk.fields(at.deltas), posterior.luminosity.tables(at.ln_phi)
+    there = posterior.numbers(tables, at, u, nodes)
+    return nodes._replace(ln_volume=jnp.log(2000 / there)[..., None])
 
 
 def test_the_walk_and_its_scatter_are_exact():

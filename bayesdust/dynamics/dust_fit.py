@@ -4,12 +4,15 @@ The posterior (`dust_posterior.py`) is level where the extinction A is small and
 maximum is where it falls: a normal law about the maximum is too narrow and off. `fit_dust` therefore seeks a
 normal law about the mean m whose surroundings are most probable,
 
-    m = argmin over m' of < E(m' + x) >,        x ~ N(0, M(m)^-1),                                (1)
+    m = argmin over m' of < E(m' + x) >,        x ~ N(0, M^-1),        M = < M(m + x) >,              (1)
 
-E minus ln of the posterior, M the sum of the stars' squared slopes plus the prior's curvature, at m; the mean
-is over a few pairs +-x, held fixed while m' moves and drawn anew each round: metric Gaussian variational
-inference (Knollmueller & Ensslin 2019, arXiv:1901.11033), with the metric of the stars there are. The
-luminosity function phi, the patchiness and the disc are found along with m.
+E minus ln of the posterior, M(u) its metric at u: the squared slopes of what the stars' magnitudes and numbers
+are distributed as, plus the prior's curvature. The means are over a few pairs +-x, held fixed while m' moves
+and drawn anew each round: metric Gaussian variational inference (Knollmueller & Ensslin 2019,
+arXiv:1901.11033), but with the mean of the metric, as the best normal law has the mean curvature of E (Opper
+& Archambeau 2009, Neural Comput. 21, 786, eq. 16): M(m) alone knows of no star that the dust at m hides, is
+too wide, and m flees from the steep side. The luminosity function phi, the patchiness and the disc are found
+along with m.
 """
 
 import contextlib
@@ -189,15 +192,15 @@ def _normal_law(
             )
         return chart(shaped(jnp.asarray(found.x)))
 
-    p = start
+    p, around = start, jnp.zeros((1, *posterior.shape))
     for steps in FIRST:
-        chart = Whitened.about(p, posterior, seen[0])
-        p = descended(chart, jnp.zeros((1, *posterior.shape)), steps)
+        p = descended(Whitened.about(p, around, posterior, seen), around, steps)
     for pairs, steps in rounds:
-        chart = Whitened.about(p, posterior, seen[0])
+        chart = Whitened.about(p, around, posterior, seen)
         x = jnp.stack([posterior.walk.draw(chart.scatter, rng) for _ in range(pairs)])
-        p = descended(chart, jnp.concatenate([x, -x]), steps)
-    return p, posterior.walk.scatter(posterior.curvature(p, seen[0]))
+        around = jnp.concatenate([x, -x])
+        p = descended(chart, around, steps)
+    return p, posterior.walk.scatter(posterior.curvature(p, around, seen))
 
 
 def _knots(farthest: float) -> Floats:

@@ -19,9 +19,8 @@ most clouds; the departures of ln n from a smooth disc are another such walk, sm
 A shift of phi against A(0) = 0 cannot be told, and leaves epsilon as it is.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +34,7 @@ from bayesdust.dynamics.halved_walk import HalvedWalk
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.tracer_counts import WAYS, Nodes, disc_energy
 
-SPREAD = 1.0  # sd of u = ln of a step's dust over the layer's
+SPREAD = 1.5  # sd of u = ln of a step's dust over the layer's
 ARMS = 0.2  # sd of the departures of ln n from a smooth disc
 STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
 _BEND = 0.5  # sd of the second differences of ln phi
@@ -117,23 +116,40 @@ class DustPosterior:
     ) -> Array:
         """ln of the intensity at one star, less the smooth disc's ln n, which no dust changes.
 
-        `steps` (k,) and `departures` (w,) of its part of the sky; (1) with `STRAYS`, times S.
+        `steps` (k,) and `departures` (w,) of its part of the sky.
         """
         looks, faintest, shares, ways = star
-        extinction = patches(jnp.sum(shares * steps), patchiness)
-        ln_phi, ln_share = tables
-        seen = mean_of_patches(self.luminosity.at(ln_phi, looks - extinction))
-        share = mean_of_patches(self.luminosity.at(ln_share, faintest - extinction))
-        of_magnitude = jnp.logaddexp(jnp.log1p(-STRAYS) + seen - share, jnp.log(STRAYS * 0.1))
-        return of_magnitude + share + ways @ departures if self.counts else of_magnitude
+        extinction = jnp.sum(shares * steps)
+        of_magnitude = self.ln_magnitude(tables, patchiness, extinction, looks, faintest)
+        if not self.counts:
+            return of_magnitude
+        return (
+            of_magnitude
+            + self.ln_share(tables, patchiness, extinction, faintest)
+            + ways @ departures
+        )
 
-    def number(self, tables: Any, p: Parameters, u: Array, nodes: Nodes) -> Array:
-        """How many stars ought to be there: the integral in (2) of `tracer_counts`."""
+    def ln_share(self, tables: Any, patchiness: Array, extinction: Array, faintest: Array) -> Array:
+        """ln S behind a mean extinction [mag] of any shape."""
+        below = faintest - patches(extinction, patchiness)
+        return mean_of_patches(self.luminosity.at(tables[1], below))
+
+    def ln_magnitude(
+        self, tables: Any, patchiness: Array, extinction: Array, looks: Array, faintest: Array
+    ) -> Array:
+        """ln of (1), with `STRAYS`, of one star behind a mean extinction [mag]."""
+        seen = mean_of_patches(
+            self.luminosity.at(tables[0], looks - patches(extinction, patchiness))
+        )
+        share = self.ln_share(tables, patchiness, extinction, faintest)
+        return jnp.logaddexp(jnp.log1p(-STRAYS) + seen - share, jnp.log(STRAYS * 0.1))
+
+    def numbers(self, tables: Any, p: Parameters, u: Array, nodes: Nodes) -> Array:
+        """How many stars ought to be at each node (cells, g): of the integral in (2) of `tracer_counts`."""
         extinction = jnp.einsum("cgk,ck->cg", nodes.shares, self.steps(u))
-        below = nodes.faintest - patches(extinction, p.patchiness)
-        share = mean_of_patches(self.luminosity.at(tables[1], below))
+        share = self.ln_share(tables, p.patchiness, extinction, nodes.faintest)
         arms = jnp.einsum("cgw,cw->cg", nodes.ways, self.departures(u))
-        return jnp.sum(jnp.exp(nodes.ln_stars(p.disc) + share + arms))
+        return jnp.exp(nodes.ln_stars(p.disc) + share + arms)
 
     def ln_likelihood(self, tables: Any, p: Parameters, seen: Seen, u: Array) -> Array:
         """ln of (2) of `tracer_counts`, u (cells, k + w) in the place of `p.deltas`."""
@@ -143,7 +159,7 @@ class DustPosterior:
         there = jnp.sum(intensity(steps[stars.cell], departures[stars.cell], stars[1:5]))
         if not self.counts:
             return there
-        return there + jnp.sum(stars.disc @ p.disc) - self.number(tables, p, u, nodes)
+        return there + jnp.sum(stars.disc @ p.disc) - jnp.sum(self.numbers(tables, p, u, nodes))
 
     def energy(self, p: Parameters, around: Array, seen: Seen) -> Array:
         """Minus ln of the posterior, the likelihood its mean over u + x.
@@ -156,27 +172,52 @@ class DustPosterior:
         walk = 0.5 * (patchiness**2 + jnp.sum(p.deltas**2))
         return walk + luminosity_energy(p.ln_phi) + disc_energy(p.disc) - jnp.mean(told)
 
-    def curvature(self, p: Parameters, stars: Stars) -> Float[np.ndarray, "cells p p"]:
-        """The metric in u: the sum of the squared slopes of the ln intensity at the stars."""
-        u, tables = self.walk.fields(p.deltas), self.luminosity.tables(p.ln_phi)
-        total = np.zeros((*u.shape, u.shape[1]))
+    def curvature(self, p: Parameters, around: Array, seen: Seen) -> Float[np.ndarray, "cells p p"]:
+        """The metric in u, its mean over u + x: the squared slopes of (1) at the stars, and those of the
+        counts, also where there ought to be stars and are none.
+
+        The x are those of `around` (s, cells, k + w).
+        """
+        stars, nodes = seen
+        u, tables = self.walk.fields(p.deltas) + around, self.luminosity.tables(p.ln_phi)
+        total = np.zeros((*self.shape, self.shape[1]))
+        steps = self.layer.shape[1]
         for first in range(0, len(stars.cell), _CHUNK):
-            cell, *some = (part[first : first + _CHUNK] for part in stars[:5])
-            told = self._slopes(u[cell], self.layer[cell], tables, p.patchiness, *some)
-            slope = np.asarray(told)[:, :, None]
-            np.add.at(total, np.asarray(cell), slope * slope.swapaxes(1, 2))
+            some = Stars(*(part[first : first + _CHUNK] for part in stars))
+            total[:, :steps, :steps] += np.asarray(self._told_by_magnitudes(tables, p, u, some))
+        if self.counts:
+            total += np.asarray(self._told_by_counts(tables, p, u, nodes))
         return total
 
-    @cached_property
-    def _slopes(self) -> Callable[..., Array]:
-        """Of the ln intensities at stars, in their own u (n, k + w); compiled once."""
+    @partial(jax.jit, static_argnums=0)
+    def _told_by_magnitudes(self, tables: Any, p: Parameters, u: Array, stars: Stars) -> Array:
+        """(cells, k, k)."""
+        slope = jax.vmap(jax.grad(partial(self.ln_magnitude, tables, p.patchiness)))
 
-        def one(u: Array, layer: Array, tables: Any, patchiness: Array, *star: Any) -> Array:
-            steps = layer * jnp.exp(u[: len(layer)])
-            return self.ln_intensity(tables, patchiness, steps, self.departures(u), star)
+        def at(u: Array) -> Array:
+            steps = stars.shares * self.steps(u)[stars.cell]
+            steps *= slope(jnp.sum(steps, axis=1), stars.looks, stars.faintest)[:, None]
+            return jax.ops.segment_sum(
+                steps[:, :, None] * steps[:, None], stars.cell, self.shape[0]
+            )
 
-        by_star = (0, 0, None, None, 0, 0, 0, 0)
-        return jax.jit(jax.vmap(jax.grad(one), in_axes=by_star))
+        return jnp.mean(jax.lax.map(at, u), axis=0)
+
+    @partial(jax.jit, static_argnums=0)
+    def _told_by_counts(self, tables: Any, p: Parameters, u: Array, nodes: Nodes) -> Array:
+        """(cells, k + w, k + w)."""
+
+        def at(u: Array) -> Array:
+            steps = nodes.shares * self.steps(u)[:, None]
+
+            def ln_share(extinction: Array) -> Array:
+                return jnp.sum(self.ln_share(tables, p.patchiness, extinction, nodes.faintest))
+
+            slope = jax.grad(ln_share)(jnp.sum(steps, axis=-1))[..., None] * steps
+            both = jnp.concatenate([slope, ARMS / SPREAD * nodes.ways], axis=-1)
+            return jnp.einsum("cg,cgi,cgj->cij", self.numbers(tables, p, u, nodes), both, both)
+
+        return jnp.mean(jax.lax.map(at, u), axis=0)
 
 
 def luminosity_energy(ln_phi: Float[Array, " m"]) -> Array:

@@ -1,11 +1,11 @@
 """Coordinates in which the posterior of the dust is about as wide in every direction.
 
 Of thousands of parameters some are told by a handful of stars and others by all of them, which makes the way
-of L-BFGS to where their energy is lowest a long one. It takes a quarter of the steps in coordinates xi with
+of L-BFGS to where their energy is lowest a long one. It is half as long, or shorter, in coordinates xi with
 
     p = centre + R xi,        R R^T = M^-1,                                                       (1)
 
-M the metric at the centre, but for what couples the walk, the disc and the luminosity function.
+M the metric about the centre, but for what couples the walk, the disc and the luminosity function.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
-from bayesdust.dynamics.dust_posterior import DustPosterior, Parameters, Stars, luminosity_energy
+from bayesdust.dynamics.dust_posterior import (
+    DustPosterior,
+    Parameters,
+    Seen,
+    Stars,
+    luminosity_energy,
+)
 from bayesdust.dynamics.halved_walk import Scatter
 from bayesdust.dynamics.tracer_counts import disc_energy
 
@@ -33,15 +39,18 @@ class Whitened(NamedTuple):
     scatter: Scatter
 
     @classmethod
-    def about(cls, centre: Parameters, posterior: DustPosterior, stars: Stars) -> "Whitened":
-        """The coordinates that are zero at `centre`."""
+    def about(
+        cls, centre: Parameters, around: Array, posterior: DustPosterior, seen: Seen
+    ) -> "Whitened":
+        """The coordinates that are zero at `centre`, M its mean over u + x with the x of `around`."""
+        stars = seen[0]
         features = np.asarray(stars.disc)
         disc = features.T @ features + _hessian(disc_energy, centre.disc)
         return cls(
             centre,
             _root(_metric_of_ln_phi(centre, posterior, stars)),
             _root(disc),
-            posterior.walk.scatter(posterior.curvature(centre, stars)),
+            posterior.walk.scatter(posterior.curvature(centre, around, seen)),
         )
 
     def __call__(self, xi: Parameters) -> Parameters:
