@@ -8,10 +8,10 @@ normal law about the mean m whose surroundings are most probable,
 
 E minus ln of the posterior, M(u) its metric at u: the squared slopes of the laws of the stars' magnitudes and
 numbers, plus the prior's curvature. The means are over a few pairs +-x, held fixed while m' moves and drawn
-anew each round: metric Gaussian variational inference (Knollmueller & Ensslin 2019, arXiv:1901.11033), but with
-the mean of the metric, as the best normal law has the mean curvature of E (Opper & Archambeau 2009, Neural
-Comput. 21, 786). M(m) alone knows of no star that the dust at m hides: that law is too wide, and m flees from
-the steep side. The luminosity function phi, the patchiness and the disc are found along with m.
+anew each round: metric Gaussian variational inference (Knollmueller & Ensslin 2019, arXiv:1901.11033), but
+with the mean of the metric, as the best normal law has the mean curvature of E (Opper & Archambeau 2009,
+Neural Comput. 21, 786). M(m) alone knows of no star that the dust at m hides: that law is too wide, and m
+flees from the steep side. The luminosity function phi, the patchiness and the disc are found along with m.
 """
 
 import contextlib
