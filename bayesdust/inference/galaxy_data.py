@@ -74,7 +74,9 @@ SIGHTS = 8  # lines of sight for each draw of the dust
 REACH = 120.0  # km/s, of the test functions: about three times the dispersion of discs
 # effective stars; a tenth of them left out, the nine sums of each bump stay independent
 FEWEST_A_BUMP = 30
+BUMP = 0.425  # of the ball's radius: smaller bumps make more sums and larger errors (docs/boltzmann.md)
 ROUNDS = 3  # for the pilot
+LARGE_INFLATION = 1.3  # of the sums' covariance: larger bumps then make smaller errors
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
@@ -170,7 +172,7 @@ class Survey:
         radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
-        bump = chosen["bump"] or round(radius / 3.0, 3)
+        bump = chosen["bump"] or round(BUMP * radius, 3)
         tests = Bumps.inside(centre, edge, _rotation(stars), bump, reach=REACH)
         x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
         if blurred:
@@ -249,7 +251,7 @@ class Survey:
             "pilot": weighed.pilot,
             "inflation": weighed.inflation,
             "dust": self.dust,
-            "notes": self._notes(),
+            "notes": self._notes() + _few(weighed.inflation, self.tests.number),
         }
 
     def _first_pilot(
@@ -427,6 +429,16 @@ def options_of(
             "limit=14 (or what it is), or leave counts out."
         )
     return chosen | {"absolute_limit": "none", "counts": "ignored"}
+
+
+def _few(inflation: float, sums: int) -> tuple[str, ...]:
+    """What to do where the sums' covariance is badly known."""
+    if inflation < LARGE_INFLATION:
+        return ()
+    return (
+        f"The stars are few for {sums} sums: their covariance is taken as {inflation:.2f} times what the "
+        "stars show. Larger test functions (option bump, in kpc) tell more.",
+    )
 
 
 def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
