@@ -15,7 +15,7 @@ from bayesdust.catalogs.cuts import CutReport
 from bayesdust.dynamics import dust_fit
 from bayesdust.dynamics.weak_form import Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import galaxy, galaxy_posterior
+from bayesdust.inference import galaxy, galaxy_data, galaxy_posterior
 from bayesdust.inference.flow_likelihood import FlowForces
 from bayesdust.inference.galaxy_data import CHOICES, OPTIONS, Survey, options_of, pilot_force
 from bayesdust.inference.programs import load
@@ -167,7 +167,9 @@ def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     # the pilot's sizes were found in two rounds; the covariance is of the last but one
     chi2 = data.inflation * float(left @ left + data.rest)
     assert chi2 == pytest.approx(float(s @ np.linalg.solve(C, s)), rel=0.05)
-    assert data.inflation > 1.1
+    assert data.inflation > 1.3
+    assert any("The stars are few for 270 sums" in note for note in data.notes)
+    assert galaxy_data._few(1.29, 270) == ()
 
 
 def test_what_is_not_known_of_the_dust(dusty_stars):
