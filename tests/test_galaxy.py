@@ -13,11 +13,11 @@ from scipy import stats
 from bayesdust.catalogs.cartesian import read_places
 from bayesdust.catalogs.cuts import CutReport
 from bayesdust.dynamics import dust_fit
-from bayesdust.dynamics.weak_form import Pilot, Sample, covariance, reweighted
+from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import galaxy, galaxy_data, galaxy_posterior
+from bayesdust.inference import galaxy, galaxy_posterior
 from bayesdust.inference.flow_likelihood import FlowForces
-from bayesdust.inference.galaxy_data import CHOICES, OPTIONS, Survey, options_of, pilot_force
+from bayesdust.inference.galaxy_data import BUMP, CHOICES, OPTIONS, Survey, options_of, pilot_force
 from bayesdust.inference.programs import load
 from bayesdust.potentials import Sum, milky_way_2014
 from bayesdust.runs import Request, record
@@ -30,7 +30,7 @@ POINTS = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])
 
 @pytest.fixture(scope="module")
 def data(dusty_stars):
-    """The efficiency given, and bumps so large that the covariance of the sums is known."""
+    """The efficiency given, and the largest bumps that fill the ball."""
     return galaxy.prepare(dusty_stars, {"bump": 1.7}, POINTS)
 
 
@@ -168,8 +168,13 @@ def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     chi2 = data.inflation * float(left @ left + data.rest)
     assert chi2 == pytest.approx(float(s @ np.linalg.solve(C, s)), rel=0.05)
     assert data.inflation > 1.3
-    assert any("The stars are few for 270 sums" in note for note in data.notes)
-    assert galaxy_data._few(1.29, 270) == ()
+    assert data.notes[-1].startswith(
+        "The stars are few for 270 sums: their covariance is taken as 1."
+    )
+    assert data.notes[-1].endswith("times what the stars show.")
+    assert survey._few(1.29) == ()
+    smaller = dataclasses.replace(survey, options=data.options | {"bump": 1.3})
+    assert smaller._few(1.6)[0].endswith("Larger test functions tell more: bump=1.7 (kpc).")
 
 
 def test_what_is_not_known_of_the_dust(dusty_stars):
@@ -374,3 +379,15 @@ def test_places_are_read_and_bad_ones_refused(tmp_path):
     Table({"x": [-8.0], "y": [0.0]}).write(path, format="ascii.csv", overwrite=True)
     with pytest.raises(BayesdustError, match="has no column z"):
         read_places(path)
+
+
+@pytest.mark.parametrize("edge", [2.5, 3.0, 3.4, 3.9, 6.0])
+def test_usual_bumps_fill_the_ball(edge):
+    """Seven or more in the layers next to the plane, wherever errors of the stars make the bumps end; with
+    larger ones there would be one."""
+    usual, large = (
+        Bumps.inside(np.zeros(3), edge, -220.0, size * BUMP * edge).centres[:, 2]
+        for size in (1.0, 1.25)
+    )
+    assert np.sum(usual == usual[usual > 0].min()) >= 7
+    assert np.sum(large == large[large > 0].min()) < 7

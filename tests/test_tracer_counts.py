@@ -200,7 +200,7 @@ def test_without_counts_the_disc_says_nothing(counts):
 
 @pytest.mark.slow
 def test_counts_tell_of_dust_that_magnitudes_do_not():
-    """Giants without a clump on a branch of one slope: (1) of `dust_fit` is the same behind any dust.
+    """Giants without a clump on a branch of one slope: (1) of `dust_posterior` is the same behind any dust.
 
     What is found is better than one efficiency for all, and than the truth of other clouds.
     """

@@ -19,7 +19,8 @@ weighed by a wrong C are not weighed best (Hartlap, Simon & Schneider 2007, A&A 
     V = sum_j A_j C_j A_j^T,        I = sum_j A_j F_j,                                           (2)
 
 and C is taken as tr(I^-1 V)/q times itself, so that for q coefficients V = I in the mean, as it is of a known
-C. For two of 20,000 stars in 270 sums it is 1.2.
+C: the slope of the likelihood, F^T C^-1 F, is I but for 0.4 % there. For the two forces of 20,000 stars in
+270 sums it is 1.2, and is taken for all coefficients, and for what else C holds.
 """
 
 from typing import NamedTuple

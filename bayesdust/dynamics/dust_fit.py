@@ -60,6 +60,9 @@ FIRST = (10, 10)
 # the last round by 0.4 (6,000 stars)
 ROUNDS = ((2, 10), (2, 10), (8, 20))
 DRAWS = 64
+IMPROBABLE = (
+    "No dust makes the magnitudes probable: are they of these stars, and the places in kpc?"
+)
 
 
 def _on_processor[**P, R](function: Callable[P, R]) -> Callable[P, R]:
@@ -136,7 +139,10 @@ def fit_dust(
     )
     rng = np.random.default_rng(np.random.SeedSequence([seed, *b"dust"]))
     start = posterior.start(first_disc(nodes, len(x)))
-    p, scatter = _normal_law(posterior, start, (stars, nodes), rounds, rng, on_progress)
+    try:
+        p, scatter = _normal_law(posterior, start, (stars, nodes), rounds, rng, on_progress)
+    except np.linalg.LinAlgError as error:  # of a metric that is not finite
+        raise BayesdustError(IMPROBABLE) from error
     walk, u = posterior.walk, posterior.walk.fields(p.deltas)
     return DustMap(
         sky=sky,
@@ -159,14 +165,19 @@ def _normal_law(
     on_progress: OnProgress,
 ) -> tuple[Parameters, Scatter]:
     """Mean of the normal law (1), and its scatter about it."""
-    total = sum(FIRST) + sum(2 * pairs * steps for pairs, steps in rounds)
+    total = sum(FIRST) + len(FIRST) + sum(2 * pairs * (steps + 1) for pairs, steps in rounds)
     done = 0  # passes over the stars
     zero, shaped = ravel_pytree(jax.tree.map(jnp.zeros_like, start))
 
-    @jax.jit
     @jax.value_and_grad
-    def slope(xi: Array, chart: Whitened, around: Array, seen: Seen) -> Array:
-        return posterior.energy(chart(shaped(xi)), around, seen)
+    def at(xi: Array, x: Array, chart: Whitened, seen: Seen) -> Array:
+        return posterior.energy(chart(shaped(xi)), x[None], seen)
+
+    @jax.jit
+    def slope(xi: Array, chart: Whitened, around: Array, seen: Seen) -> tuple[Array, Array]:
+        # the slope of each x by itself: that of their mean would keep what all of them passed through
+        value, gradient = jax.lax.map(lambda x: at(xi, x, chart, seen), around)
+        return jnp.mean(value), jnp.mean(gradient, axis=0)
 
     def counted(xi: Floats, chart: Whitened, around: Array) -> tuple[float, Floats]:
         nonlocal done
@@ -186,9 +197,7 @@ def _normal_law(
             options={"maxiter": steps, "maxcor": steps},
         )
         if not np.isfinite(found.fun):
-            raise BayesdustError(
-                "No dust makes the magnitudes probable: are they of these stars, and the places in kpc?"
-            )
+            raise BayesdustError(IMPROBABLE)
         return chart(shaped(jnp.asarray(found.x)))
 
     p, around = start, jnp.zeros((1, *posterior.shape))
@@ -199,6 +208,7 @@ def _normal_law(
         x = jnp.stack([posterior.walk.draw(chart.scatter, rng) for _ in range(pairs)])
         around = jnp.concatenate([x, -x])
         p = descended(chart, around, steps)
+    on_progress(total, total, "dust")
     return p, posterior.walk.scatter(posterior.curvature(p, around, seen))
 
 

@@ -19,8 +19,9 @@ most clouds; the departures of ln n from a smooth disc are another such walk, sm
 A shift of phi against A(0) = 0 cannot be told, and leaves epsilon as it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -184,12 +185,21 @@ class DustPosterior:
         steps = self.layer.shape[1]
         for first in range(0, len(stars.cell), _CHUNK):
             some = Stars(*(part[first : first + _CHUNK] for part in stars))
-            total[:, :steps, :steps] += np.asarray(self._told_by_magnitudes(tables, p, u, some))
+            total[:, :steps, :steps] += np.asarray(self._magnitudes(tables, p, u, some))
         if self.counts:
-            total += np.asarray(self._told_by_counts(tables, p, u, nodes))
+            total += np.asarray(self._counts(tables, p, u, nodes))
         return total
 
-    @partial(jax.jit, static_argnums=0)
+    # Of each posterior its own, that they may be forgotten together
+
+    @cached_property
+    def _magnitudes(self) -> Callable[..., Array]:
+        return jax.jit(self._told_by_magnitudes)
+
+    @cached_property
+    def _counts(self) -> Callable[..., Array]:
+        return jax.jit(self._told_by_counts)
+
     def _told_by_magnitudes(self, tables: Any, p: Parameters, u: Array, stars: Stars) -> Array:
         """(cells, k, k)."""
         slope = jax.vmap(jax.grad(partial(self.ln_magnitude, tables, p.patchiness)))
@@ -201,9 +211,8 @@ class DustPosterior:
                 steps[:, :, None] * steps[:, None], stars.cell, self.shape[0]
             )
 
-        return jnp.mean(jax.lax.map(at, u), axis=0)
+        return _mean_of(at, u)
 
-    @partial(jax.jit, static_argnums=0)
     def _told_by_counts(self, tables: Any, p: Parameters, u: Array, nodes: Nodes) -> Array:
         """(cells, k + w, k + w)."""
 
@@ -217,7 +226,14 @@ class DustPosterior:
             both = jnp.concatenate([slope, ARMS / SPREAD * nodes.ways], axis=-1)
             return jnp.einsum("cg,cgi,cgj->cij", self.numbers(tables, p, u, nodes), both, both)
 
-        return jnp.mean(jax.lax.map(at, u), axis=0)
+        return _mean_of(at, u)
+
+
+def _mean_of(at: Callable[[Array], Array], every: Array) -> Array:
+    """The mean of `at` over the first axis, none of its values kept."""
+    start = jnp.zeros(jax.eval_shape(at, every[0]).shape)
+    total, _ = jax.lax.scan(lambda total, one: (total + at(one), None), start, every)
+    return total / len(every)
 
 
 def luminosity_energy(ln_phi: Float[Array, " m"]) -> Array:

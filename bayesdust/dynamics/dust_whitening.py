@@ -5,7 +5,8 @@ of L-BFGS to where their energy is lowest a long one. It is half as long, or sho
 
     p = centre + R xi,        R R^T = M^-1,                                                       (1)
 
-M the metric about the centre, but for what couples the walk, the disc and the luminosity function.
+M about the metric: the walk's in the mean over its law, those of the disc and the luminosity function at the
+centre, and nothing of what couples them.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Whitened(NamedTuple):
     def about(
         cls, centre: Parameters, around: Array, posterior: DustPosterior, seen: Seen
     ) -> "Whitened":
-        """The coordinates that are zero at `centre`, M its mean over u + x with the x of `around`."""
+        """The coordinates that are zero at `centre`, the walk's M its mean over u + x, x of `around`."""
         stars = seen[0]
         features = np.asarray(stars.disc)
         disc = features.T @ features + _hessian(disc_energy, centre.disc)

@@ -74,9 +74,11 @@ SIGHTS = 8  # lines of sight for each draw of the dust
 REACH = 120.0  # km/s, of the test functions: about three times the dispersion of discs
 # effective stars; a tenth of them left out, the nine sums of each bump stay independent
 FEWEST_A_BUMP = 30
-BUMP = 0.425  # of the ball's radius: smaller bumps make more sums and larger errors (docs/boltzmann.md)
+# Of the radius within which bumps end: smaller ones make more sums and larger errors, larger ones leave gaps
+# (docs/boltzmann.md)
+BUMP = 0.436
 ROUNDS = 3  # for the pilot
-LARGE_INFLATION = 1.3  # of the sums' covariance: larger bumps then make smaller errors
+LARGE_INFLATION = 1.3  # of the sums' covariance
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
@@ -138,6 +140,7 @@ class Survey:
     centre, radius : of the ball, kpc
     dust, by_draw : the map and epsilon (d, n, c) of the sample by its draws, or None where no dust was fitted
     faintest : mag, of the star nearest to each limit that the options give, the absolute one dust left in
+    usual_bump : kpc, the size of the test functions where none is asked for
     points, options, seed : as of `SurveyData`, and what decides every draw
     """
 
@@ -150,6 +153,7 @@ class Survey:
     dust: DustMap | None
     by_draw: Float[np.ndarray, "d n c"] | None
     faintest: dict[str, float]
+    usual_bump: float
     points: Float[np.ndarray, "m 3"]
     options: dict[str, Any]
     seed: int
@@ -172,7 +176,8 @@ class Survey:
         radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
-        bump = chosen["bump"] or round(BUMP * radius, 3)
+        usual_bump = round(BUMP * edge, 3)
+        bump = chosen["bump"] or usual_bump
         tests = Bumps.inside(centre, edge, _rotation(stars), bump, reach=REACH)
         x, v, weights = stars.x[:, None], stars.v[:, None], np.ones((1, 1))
         if blurred:
@@ -210,6 +215,7 @@ class Survey:
             dust=dust,
             by_draw=by_draw,
             faintest=_faintest(stars, chosen),
+            usual_bump=usual_bump,
             points=np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float),
             options=chosen | {"bump": bump},
             seed=seed,
@@ -251,7 +257,7 @@ class Survey:
             "pilot": weighed.pilot,
             "inflation": weighed.inflation,
             "dust": self.dust,
-            "notes": self._notes() + _few(weighed.inflation, self.tests.number),
+            "notes": self._notes() + self._few(weighed.inflation),
         }
 
     def _first_pilot(
@@ -302,6 +308,18 @@ class Survey:
             return None
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, *b"sight"]))
         return self.dust.in_sight(self.points - self.sun, SIGHTS, rng)
+
+    def _few(self, inflation: float) -> tuple[str, ...]:
+        """That the sums' covariance is badly known, and what to do about it."""
+        if inflation < LARGE_INFLATION:
+            return ()
+        note = (
+            f"The stars are few for {self.tests.number} sums: their covariance is taken as {inflation:.2f} "
+            "times what the stars show."
+        )
+        if self.options["bump"] < 0.95 * self.usual_bump:
+            note += f" Larger test functions tell more: bump={self.usual_bump:g} (kpc)."
+        return (note,)
 
     def _notes(self) -> tuple[str, ...]:
         """What the user ought to know of these sums."""
@@ -429,16 +447,6 @@ def options_of(
             "limit=14 (or what it is), or leave counts out."
         )
     return chosen | {"absolute_limit": "none", "counts": "ignored"}
-
-
-def _few(inflation: float, sums: int) -> tuple[str, ...]:
-    """What to do where the sums' covariance is badly known."""
-    if inflation < LARGE_INFLATION:
-        return ()
-    return (
-        f"The stars are few for {sums} sums: their covariance is taken as {inflation:.2f} times what the "
-        "stars show. Larger test functions (option bump, in kpc) tell more.",
-    )
 
 
 def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
