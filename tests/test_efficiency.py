@@ -204,13 +204,13 @@ def test_the_rounds_come_nearer_to_the_posterior(survey, region, monkeypatch):
     for rounds, (posterior, seen, p, scatter) in kept.items():
         rng = np.random.default_rng(99)
         energy = jax.jit(posterior.energy)
-        alone[rounds] = float(energy(p, jnp.zeros((1, *posterior.shape)), seen))
+        alone[rounds] = float(energy(p, jnp.zeros(posterior.shape), seen))
         pairs = []
         for noise in rng.standard_normal((8, *p.deltas.shape)):
             deltas = scatter.deltas(jnp.asarray(noise))
             x = posterior.walk.fields(deltas)
             # the mean of the prior's ln over +-x, which `energy` leaves out
-            E = energy(p, jnp.stack([x, -x]), seen) + 0.5 * jnp.sum(deltas**2)
+            E = 0.5 * (energy(p, x, seen) + energy(p, -x, seen) + jnp.sum(deltas**2))
             pairs.append((float(E), expected(posterior, p, x, seen)))
         # of the walk's steps: in them each level's draw is triangular
         entropy = sum(np.log(abs(np.linalg.det(root))).sum() for root in scatter.roots)
@@ -249,7 +249,7 @@ def test_whitened_coordinates_are_nearer_to_the_maximum(survey, region, monkeypa
         )
         none = jnp.zeros((1, *posterior.shape))
         slope = jax.jit(
-            jax.value_and_grad(lambda xi: posterior.energy(chart(shaped(xi)), none, seen))
+            jax.value_and_grad(lambda xi: posterior.energy(chart(shaped(xi)), none[0], seen))
         )
         found = minimize(
             slope, zero, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 20}

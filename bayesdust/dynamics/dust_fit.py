@@ -171,7 +171,7 @@ def _normal_law(
 
     @jax.value_and_grad
     def at(xi: Array, x: Array, chart: Whitened, seen: Seen) -> Array:
-        return posterior.energy(chart(shaped(xi)), x[None], seen)
+        return posterior.energy(chart(shaped(xi)), x, seen)
 
     @jax.jit
     def slope(xi: Array, chart: Whitened, around: Array, seen: Seen) -> tuple[Array, Array]:

@@ -162,16 +162,13 @@ class DustPosterior:
             return there
         return there + jnp.sum(stars.disc @ p.disc) - jnp.sum(self.numbers(tables, p, u, nodes))
 
-    def energy(self, p: Parameters, around: Array, seen: Seen) -> Array:
-        """Minus ln of the posterior, the likelihood its mean over u + x.
-
-        The x are those of `around` (s, cells, k + w).
-        """
+    def energy(self, p: Parameters, x: Array, seen: Seen) -> Array:
+        """Minus ln of the posterior, its likelihood that of u + x, x (cells, k + w)."""
         u, tables = self.walk.fields(p.deltas), self.luminosity.tables(p.ln_phi)
-        told = jax.lax.map(lambda x: self.ln_likelihood(tables, p, seen, u + x), around)
         patchiness = (p.ln_patchiness - np.log(_PATCHINESS[0])) / _PATCHINESS[1]
         walk = 0.5 * (patchiness**2 + jnp.sum(p.deltas**2))
-        return walk + luminosity_energy(p.ln_phi) + disc_energy(p.disc) - jnp.mean(told)
+        prior = walk + luminosity_energy(p.ln_phi) + disc_energy(p.disc)
+        return prior - self.ln_likelihood(tables, p, seen, u + x)
 
     def curvature(self, p: Parameters, around: Array, seen: Seen) -> Float[np.ndarray, "cells p p"]:
         """The metric in u, its mean over u + x: the squared slopes of (1) at the stars, and those of the
