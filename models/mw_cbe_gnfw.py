@@ -39,7 +39,7 @@ def prepare(stars, options, points=None, **more):
 
 def model(data):
     halo = sample_halo(data)
-    potential = Sum((sample_disc(), halo, sample_bulge()))
+    potential = Sum((sample_disc(data), halo, sample_bulge()))
     galaxy.weak_likelihood(data, potential)
     galaxy.record(data, potential, halo)
 
@@ -56,12 +56,13 @@ def sample_halo(data):
     return Spheroid(GNFW(jnp.exp(ln_rho_dm) / unit.density(data.R_sun), r_s, gamma), q)
 
 
-def sample_disc():
-    """All discs as one of Miyamoto & Nagai; its mass is known to a factor of 1.5 at 68 %."""
-    mass = jnp.exp(numpyro.sample("ln_mass_disc", dist.Normal(jnp.log(6e10), 0.4)))  # Msun
+def sample_disc(data):
+    """All discs as one of Miyamoto & Nagai, 0.084 +- 0.013 Msun/pc3 at the Sun (McKee+2015)."""
     a = jnp.exp(numpyro.sample("ln_a_disc", dist.Normal(jnp.log(3.0), 0.2)))  # kpc
     b = jnp.exp(numpyro.sample("ln_b_disc", dist.Normal(jnp.log(0.28), 0.2)))
-    numpyro.deterministic("mass_disc", mass)
+    local = numpyro.sample("rho_disc_sun", dist.Normal(0.084, 0.013))  # Msun/pc3
+    unit = MiyamotoNagai(1.0, a, b).density(jnp.array([data.R_sun, 0.0, 0.0]))
+    mass = numpyro.deterministic("mass_disc", local * 1e9 / unit)  # Msun
     return MiyamotoNagai(mass, a, b)
 
 

@@ -35,7 +35,7 @@ from bayesdust.dynamics.halved_walk import HalvedWalk
 from bayesdust.dynamics.luminosity import Luminosity
 from bayesdust.dynamics.tracer_counts import WAYS, Nodes, disc_energy
 
-SPREAD = 1.5  # sd of u = ln of a step's dust over the layer's
+SPREAD = 1.4  # sd of u = ln of a step's dust over the layer's
 ARMS = 0.2  # sd of the departures of ln n from a smooth disc
 STRAYS = 0.02  # of the stars may be anything, over ten magnitudes: a few behind a cloud's edge do not rule
 _BEND = 0.5  # sd of the second differences of ln phi
