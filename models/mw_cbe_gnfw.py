@@ -6,9 +6,10 @@ not believe. The baryons' priors are what tells dark matter from discs.
 
 Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
 the stars' magnitudes, with limit = the survey's, and absolute_limit where the sample is cut at one);
-magnitude (their column; G or phot_g_mean_mag by itself); bump [kpc], the size of the test functions;
-errors = ignored | deconvolved, and sun = fixed | uncertain, which Gaia's columns decide by themselves;
-likelihood = sums | flow (forces that flows read off the stars, a cross-check that takes minutes to prepare).
+counts = used | ignored (does the stars' number tell of dust too?); magnitude (their column; G or
+phot_g_mean_mag by itself); bump [kpc], the size of the test functions; errors = ignored | deconvolved, and
+sun = fixed | uncertain, which Gaia's columns decide by themselves; likelihood = sums | flow (forces that
+flows read off the stars, a cross-check that takes minutes to prepare).
 """
 
 import jax.numpy as jnp

@@ -7,9 +7,9 @@ and change what you do not believe. Neither rho nor the dark matter is held abov
 
 Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) | magnitudes (dust fitted to
 the stars' magnitudes, with limit = the survey's, and absolute_limit where the sample is cut at one) | free
-(from the motions alone); magnitude (their column); errors = ignored | deconvolved, and sun = fixed |
-uncertain, which Gaia's columns decide by themselves;
-bump [kpc], the size of the test functions; modes and dust_modes, how many.
+(from the motions alone); counts = used | ignored (does the stars' number tell of dust too?); magnitude
+(their column); errors = ignored | deconvolved, and sun = fixed | uncertain, which Gaia's columns decide by
+themselves; bump [kpc], the size of the test functions; modes and dust_modes, how many.
 """
 
 import functools

@@ -65,6 +65,30 @@ def test_sums_beside_each_other():
     assert both == pytest.approx(parts.crossed(sums)[:, None] * [1, 2], rel=1e-12)
 
 
+def test_the_inflation_by_hand():
+    """Two coefficients, and a covariance that is not the stars': it is of the sums over all parts, so that
+    a part's lever meets it in proportion to its stars."""
+    rng = np.random.default_rng(4)
+    terms, slopes = drawn(rng)
+    _, parts = parts_of(terms, slopes)
+    slopes = np.concatenate([parts.slopes, rng.normal(size=(P, K, 1)) * 10], axis=-1)
+    stars = np.array([10, 20, 30, 40, 60, 80])
+    root = rng.normal(size=(K, K))
+    extra = 20 * root @ root.T  # as large as the stars'
+    V, slope, mean = np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, K))
+    for j in range(P):
+        others, up = [i for i in range(P) if i != j], 240 / (240 - stars[j])
+        C = up * parts.scatters[others].sum(axis=0) + extra
+        A = (np.linalg.inv(C) @ (up * slopes[others].sum(axis=0))).T
+        V += A @ parts.scatters[j] @ A.T
+        slope += A @ slopes[j]
+        mean += stars[j] / 240 * A
+    by_hand = np.trace(np.linalg.inv(slope) @ (V + mean @ extra @ mean.T)) / 2
+    found = parts._replace(stars=stars, slopes=slopes, extra=extra).inflation
+    assert found == pytest.approx(by_hand, rel=1e-10)
+    assert found != pytest.approx(np.trace(np.linalg.inv(slope) @ V) / 2, rel=0.05)
+
+
 def test_the_covariance_of_few_stars_is_inflated():
     """The score's variance, over independent sets of stars, is its slope's mean: C as it is falls short.
 

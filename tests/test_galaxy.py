@@ -13,6 +13,7 @@ from scipy import stats
 from bayesdust.catalogs.cartesian import read_places
 from bayesdust.catalogs.cuts import CutReport
 from bayesdust.dynamics import dust_fit
+from bayesdust.dynamics.cross_fitting import Parts
 from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
 from bayesdust.inference import galaxy, galaxy_posterior
@@ -175,6 +176,19 @@ def test_likelihood_is_that_of_the_sums(dusty_stars, data):
     assert survey._few(1.29) == ()
     smaller = dataclasses.replace(survey, options=data.options | {"bump": 1.3})
     assert smaller._few(1.6)[0].endswith("Larger test functions tell more: bump=1.7 (kpc).")
+
+
+def test_the_score_is_deflated_whole(dusty_stars, data, monkeypatch):
+    """Twice the inflation halves the slope of ln L at any force, what undoes the stars' pull included."""
+    monkeypatch.setattr(Parts, "inflation", 2 * data.inflation)
+    twice = galaxy.prepare(dusty_stars, {"bump": 1.7}, POINTS)
+    values = np.asarray(data.nodes.values(TRUTH))
+
+    def score(of):
+        return of.pull - of.design.T @ (of.design @ values + of.target)
+
+    np.testing.assert_allclose(score(twice), score(data) / 2, rtol=1e-6, atol=1e-9)
+    assert not np.allclose(score(twice) + twice.pull, score(data) / 2, rtol=1e-2)  # undivided
 
 
 def test_what_is_not_known_of_the_dust(dusty_stars):
