@@ -66,7 +66,7 @@ def model(data):
 
 
 def sample_potential(data):
-    """A random field of some 100 (km/s)^2: 125 (km/s)^2/kpc across the plane."""
+    """A random field of 50 (km/s)^2 or less: 62 (km/s)^2/kpc across the plane."""
     sigma = jnp.exp(numpyro.sample("ln_sigma", dist.Normal(jnp.log(50.0), 0.7)))
     length_R = jnp.exp(numpyro.sample("ln_length_R", dist.Normal(jnp.log(3.0), 0.2)))  # kpc
     # a galaxy in equilibrium differs less along its rotation (y near the Sun) than across it

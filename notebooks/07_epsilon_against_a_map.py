@@ -14,9 +14,9 @@
 # # The efficiency against a map of the dust
 #
 # **Claim.** The efficiency that is inferred from 20,000 stars without a map is low where a published
-# three-dimensional map of the dust foretells it to be, and no other map will do: one whose clouds are
-# elsewhere is rejected by the stars' magnitudes alone. It is a blurred version of the map's, and blurred by
-# more than its errors admit, which is measured scale by scale.
+# three-dimensional map of the dust foretells it to be; the map's mirror image is rejected by the stars'
+# magnitudes alone. Its mean is a blurred version of the map's; whether its errors admit the blur is measured
+# scale by scale (here they do).
 #
 # The map is a file in the format of Lallement+2022, made here of the mock's own dust. For a real one, give
 # `read_dust_cube` the file `cube_ext.fits.gz` of the catalogue J/A+A/661/A147 at the CDS.
