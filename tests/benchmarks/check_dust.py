@@ -106,8 +106,8 @@ def efficiency(survey: DustySurvey, x: np.ndarray, end: float) -> np.ndarray:
 
 
 def measure(case: Case, seed: int) -> np.ndarray:
-    """Share of uncertain places, mean and rms of z, share inside 95 %, share of wrong ones among the places
-    said to be certain, mean error where dusty, mean epsilon over the true one where that is least, weights."""
+    """Share of uncertain places, mean and rms of z, share inside 95 %, share of wrong ones among the other
+    places, mean error where dusty, mean epsilon over the true one where that is least, weights."""
     (survey, kept), offsets = cut_survey(case, seed), places(seed)
     x = survey.x[kept]
     region = Region(SUN, np.asarray(survey.galaxy.ball.centre), survey.galaxy.ball.radius)
@@ -137,8 +137,8 @@ def measure(case: Case, seed: int) -> np.ndarray:
 def row(label: str, found: np.ndarray) -> str:
     told, mean, rms, inside, wrong, error, least, weights = found
     return (
-        f"| {label} | {told:.0%} | {mean:+.2f} | {rms:.2f} | {inside:.0%} | {wrong:.1%} | {error:+.2f} | {least:.1f} | "
-        f"{weights:.2f} |"
+        f"| {label} | {told:.0%} | {mean:+.2f} | {rms:.2f} | {inside:.0%} | {wrong:.1%} | {error:+.2f} | "
+        f"{least:.1f} | {weights:.2f} |"
     )
 
 
@@ -163,7 +163,8 @@ def main() -> None:
         f"where the truth is below {LEAST}, over that of the truth. Weights: the mean of the stars' "
         "1/epsilon over the true one.",
         "",
-        "| stars | seed | uncertain | mean z | rms z | inside 95 % | wrong | error where dusty | least | weights |",
+        "| stars | seed | uncertain | mean z | rms z | inside 95 % | wrong | error where dusty | least | "
+        "weights |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
