@@ -38,6 +38,7 @@ from bayesdust.potentials import (  # noqa: E402
     MiyamotoNagai,
     PowerLawCutoff,
     SphericalAsPotential,
+    Spheroid,
     Sum,
 )
 
@@ -74,11 +75,11 @@ stars' own sums, and the dust each had a share:
 def galaxy(seed: int) -> Sum:
     """Disc, dark halo and bulge, drawn from the models' priors.
 
-    The halo is a spherical one of `mw_cbe_gnfw`'s, and 0.01 Msun/pc3 at the Sun within a factor of 1.65 at
-    68 %: of what that model (2.7) and the others (0 to 0.02) think possible.
+    The halo is of `mw_cbe_gnfw`'s, and 0.01 Msun/pc3 at the Sun within a factor of 1.65 at 68 %: of what
+    that model (2.7) and the others (0 to 0.02) think possible.
     """
     rng = np.random.default_rng([seed, 2014])
-    local, a, b, dark, length, bulge = rng.standard_normal(6)
+    local, a, b, dark, length, bulge, flattening = rng.standard_normal(7)
     disc = MiyamotoNagai(1.0, 3.0 * np.exp(0.2 * a), 0.28 * np.exp(0.2 * b))
     sun = jnp.array([R_SUN, 0.0, 0.0])
     disc = MiyamotoNagai((0.084 + 0.013 * local) * 1e9 / disc.density(sun), disc.a, disc.b)
@@ -86,7 +87,8 @@ def galaxy(seed: int) -> Sum:
     halo = GNFW(1e7 * np.exp(0.5 * dark) / halo.density(R_SUN), halo.r_s, halo.gamma)
     unit = PowerLawCutoff(1.0, 1.9, 1.8)
     light = PowerLawCutoff(4.5e9 * np.exp(0.25 * bulge) / unit.enclosed_mass(30.0), 1.9, 1.8)
-    return Sum((disc, SphericalAsPotential(halo), SphericalAsPotential(light)))
+    halo = Spheroid(halo, float(np.exp(0.2 * flattening)))  # the same in the plane
+    return Sum((disc, halo, SphericalAsPotential(light)))
 
 
 def places(survey: DustySurvey, seed: int) -> np.ndarray:
