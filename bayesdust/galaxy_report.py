@@ -22,6 +22,7 @@ else:  # heavy, and only their objects are needed here
     Row = Table = DataTree = Any
 
 POINTS_SHOWN = 50
+MOST_DECIMALS = 4
 _HEADLINES = (  # label, row of the summary, unit, factor (0: the value itself)
     ("dark matter at the Sun", "rho_dm_sun", "GeV cm⁻³", 0.0),
     ("dark matter at the Sun", "rho_dm_sun_msun_pc3", "M⊙ pc⁻³", 0.0),
@@ -109,11 +110,11 @@ def _points(tree: DataTree, table: Table) -> Iterator[list[str]]:
 
 
 def _cell(row: Row | None, factor: float) -> str:
-    """The median with half the width of the 68 % interval."""
+    """The median with half the width of the 68 % interval, to so many decimals as say something."""
     if row is None or not math.isfinite(row["median"]):
         return "—"
     half = factor * float(row["q84"] - row["q16"]) / 2
-    digits = decimals(half)
+    digits = min(decimals(half), MOST_DECIMALS)
     return _minus(f"{fixed(factor * float(row['median']), digits)} ± {half:.{digits}f}")
 
 

@@ -40,9 +40,13 @@ SYMBOLS = {
     "ln_mass": r"$\ln M(<1.8\,R_{\rm half})$",
     "ln_rho_dm": r"$\ln \rho_{\rm DM}$",
     "q": r"$q$",
+    "ln_q": r"$\ln q$",
     "ln_mass_disc": r"$\ln M_{\rm disc}$",
     "a_disc": r"$a_{\rm disc}$",
     "b_disc": r"$b_{\rm disc}$",
+    "ln_a_disc": r"$\ln a_{\rm disc}$",
+    "ln_b_disc": r"$\ln b_{\rm disc}$",
+    "rho_disc_sun": r"$\rho_{\rm disc,\odot}$",
     "ln_mass_bulge": r"$\ln M_{\rm bulge}$",
     "rho_dm_sun": r"$\rho_{\rm DM,\odot}$",
 }

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from test_report import Page
 from test_summary import row_of
 
-from bayesdust import galaxy_plots, summary
+from bayesdust import galaxy_plots, galaxy_report, summary
 from bayesdust.errors import BayesdustError
 from bayesdust.report import write_report
 
@@ -91,6 +91,12 @@ def test_points_have_a_table_of_their_own(written, tree, table):
     assert f"{tree['constant_data']['y'].values[7]:.3f}".replace("-", "−") in points
     row = row_of(table, "epsilon[7]")
     assert f"{row['median']:.3f} ± {(row['q84'] - row['q16']) / 2:.3f}" in points
+
+
+def test_no_more_decimals_than_say_something():
+    row = {"median": 1 - 1e-12, "q16": 1 - 3e-12, "q84": 1.0}
+    assert galaxy_report._cell(row, 1.0) == "1.0000 ± 0.0000"
+    assert galaxy_report._cell(row | {"q16": 0.9}, 1.0) == "1.000 ± 0.050"
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -17,7 +17,8 @@ discs have arms. The integral is taken over the parts of the sky, two points in 
 and at least four directions in each part (Gauss's rules). Where the ball begins and ends is taken to be the
 same in all of a part: exact for a ball about the Sun, good to 2 % for one that holds it.
 
-All stars of the ball that are bright enough must be there: a hole in the footprint passes for dust.
+Of the stars of the ball that are bright enough all must be there, or a random part: a hole in the footprint
+passes for dust.
 """
 
 from typing import NamedTuple

@@ -58,8 +58,9 @@ CHOICES = {
 DUST_NOTE = (
     "The dust is told by the stars' magnitudes and number: on mocks 91 to 100 % of the true efficiencies lie "
     "inside their 95 % intervals; where less than a tenth of the stars is seen the efficiency comes out up "
-    "to three times too large (docs/results/dust.md). All stars within the radius that are bright enough "
-    "must be in the table: a hole in the sky passes for dust (else counts=ignored)."
+    "to three times too large (docs/results/dust.md). Of the stars within the radius that are bright "
+    "enough the table must hold all, or a random part: a hole in the sky passes for dust (else "
+    "counts=ignored)."
 )
 NO_COUNTS_NOTE = (
     "The dust is told by the stars' magnitudes alone (counts=ignored): behind thick clouds efficiencies come "
