@@ -102,8 +102,9 @@ def fit_dust(
     A sample that also ends at m - mu = `absolute_limit`, as one of `catalogs.cuts.giants`, needs it: without,
     stars that dust has taken beyond it would pass for stars that never were.
 
-    All stars of the region that the limits let through must be there, or a random part: a hole in the footprint, or a cut that
-    depends on the place, passes for dust. Without `counts` the magnitudes alone tell, as those of any stars.
+    All stars of the region that the limits let through must be there, or a random part: a hole in the
+    footprint, or a cut that depends on the place, passes for dust. Without `counts` the magnitudes alone
+    tell, as those of any stars.
 
     The prior of a step's extinction is (2) of `dust_posterior.py`, its ln of sd `SPREAD` about that of a
     layer exp(-|z|/h). With no `rounds` of (1) the normal law stays on the way to the maximum. The luminosity
