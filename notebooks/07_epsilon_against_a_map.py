@@ -217,7 +217,8 @@ compare("lines of sight", mapped, "lines", np.ones((4, len(d)), bool))
 #
 # The contrast of ln epsilon between places some distance apart, over that of the map. That of the posterior's
 # mean falls short where it is blurred. That of single draws should be 1; where all of them are below, the
-# inferred efficiency is smoother than the map allows, and its errors are too small to say so.
+# inferred efficiency is smoother than the map allows, and its errors are too small to say so. Next to each
+# other draws have more contrast than the map: each place's line of sight has a patch of dust of its own.
 
 # %%
 edges = np.array([0.2, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5])
