@@ -170,8 +170,8 @@ jeans = cylindrical_jeans.accelerations(
 # f at the velocity of the disc's rotation, in the plane and across it: of the flow of the stars as
 # they are seen, divided by epsilon from the magnitudes (one value a part of the sky: hence the
 # wedges), and of the flow of the weighted stars. The truth is that of all stars. Seen from here
-# the Galaxy seems to thin out on all sides. Behind the densest clouds, where hardly a star is seen,
-# epsilon comes out too low and the quotient too high; few stars carry that into the weighted flow.
+# the Galaxy seems to thin out on all sides. The flow of the stars as seen smooths over the edges of the
+# densest clouds, so that the quotient is too high behind them; the weighted flow has hardly a star there.
 
 # %%
 side, height = np.linspace(-3, 3, 31), np.linspace(-1.5, 1.5, 21)
