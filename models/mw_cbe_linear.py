@@ -33,20 +33,21 @@ PARTS = {
     "bulge": SphericalAsPotential(BULGE),
     "inner_halo": SphericalAsPotential(NFW(1e7 / NFW(1.0, 6.0).density(8.0), 6.0)),
     "outer_halo": SphericalAsPotential(NFW(1e7 / NFW(1.0, 60.0).density(8.0), 60.0)),
-    "short_disc": MiyamotoNagai(1e10, 2.2, 0.3),
-    "long_disc": MiyamotoNagai(1e10, 4.0, 0.3),
+    "short_disc": MiyamotoNagai(1e10, 1.5, 0.3),
+    "long_disc": MiyamotoNagai(1e10, 4.5, 0.3),
 }
-#: normal priors (mean, sd) of their sizes; discs of 0.084 Msun/pc3 at the Sun, within a third
+#: normal priors (mean, sd) of their sizes; discs of 0.084 Msun/pc3 at the Sun, within a third,
+#: and as many slopes of the force along R as haloes of gamma from 0 to 1.9 and discs of 2 to 4.5 kpc have
 SIZES = {
     "halo": (1.0, 1.0),
     "thin_disc": (0.6, 0.4),
     "disc": (2.3, 0.7),
     "thick_disc": (0.6, 0.5),
     "bulge": (1.0, 0.25),
-    "inner_halo": (0.0, 0.5),
-    "outer_halo": (0.0, 0.5),
-    "short_disc": (0.0, 0.5),
-    "long_disc": (0.0, 0.5),
+    "inner_halo": (0.0, 0.7),
+    "outer_halo": (0.0, 0.7),
+    "short_disc": (0.0, 1.5),
+    "long_disc": (0.0, 1.0),
 }
 #: sd of ln epsilon about what `efficiency` says (with magnitudes, relative to ln epsilon itself), within
 #: a factor of 1.6 at 68 %
