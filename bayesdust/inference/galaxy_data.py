@@ -56,7 +56,7 @@ CHOICES = {
     "sun": ("auto", "fixed", "uncertain"),
 }
 DUST_NOTE = (
-    "The dust is told by the stars' magnitudes and number: on mocks 91 to 100 % of the true efficiencies lie "
+    "The dust is told by the stars' magnitudes and number: on mocks 90 to 99 % of the true efficiencies lie "
     "inside their 95 % intervals; where less than a tenth of the stars is seen the efficiency comes out up "
     "to three times too large (docs/results/dust.md). Of the stars within the radius that are bright "
     "enough the table must hold all, or a random part: a hole in the sky passes for dust (else "
