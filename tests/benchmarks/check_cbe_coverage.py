@@ -68,9 +68,10 @@ behind clouds that are smaller.
 
 Of 71 mocks of earlier models the vertical force of `mw_cbe_gnfw` was right (z +0.03 +- 0.10, rms 0.94 +-
 0.07), and before 2026-11-27 too weak by 0.87 +- 0.11 sd:
-[boltzmann.md](../boltzmann.md#in-sums-over-the-stars-without-a-flow). Round haloes in the mocks made rho_dm_sun
-of `mw_cbe_gnfw`, which does not know its halo's axis ratio, look too uncertain (rms 0.71 +- 0.07 of 40); and
-with parts of `mw_cbe_linear` that differ less in length a_x was too certain (1.24 +- 0.12 of 30)."""
+[boltzmann.md](../boltzmann.md#in-sums-over-the-stars-without-a-flow). Round haloes in the mocks made
+rho_dm_sun of `mw_cbe_gnfw`, which does not know its halo's axis ratio, look too uncertain (rms 0.71 +- 0.07
+of 40); and with parts of `mw_cbe_linear` that differ less in length a_x was too certain (1.24 +- 0.12 of
+30)."""
 
 
 def galaxy(seed: int) -> Sum:
