@@ -22,7 +22,7 @@ else:  # heavy, and only their objects are needed here
     Row = Table = DataTree = Any
 
 POINTS_SHOWN = 50
-MOST_DECIMALS = 4
+MOST_DECIMALS = 4  # at the points: where the sky is clear epsilon is one but for 1e-12
 _HEADLINES = (  # label, row of the summary, unit, factor (0: the value itself)
     ("dark matter at the Sun", "rho_dm_sun", "GeV cm⁻³", 0.0),
     ("dark matter at the Sun", "rho_dm_sun_msun_pc3", "M⊙ pc⁻³", 0.0),

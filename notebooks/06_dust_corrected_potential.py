@@ -15,7 +15,7 @@
 #
 # **Claim.** From 20,000 stars of a dusty Milky Way whose truth is known, and without a shape for the
 # potential, the posteriors of the acceleration and of the dust efficiency agree with the truth (the vertical
-# force within 2.2 of its sds); with the dust ignored the diagnostics fail.
+# force within 2.3 of its sds); with the dust ignored the diagnostics fail.
 #
 # The stars are drawn exactly: thin and thick disc and halo in MWPotential2014, seen down to G = 14 behind
 # twelve clouds and a layer.

@@ -72,17 +72,17 @@ def test_the_inflation_by_hand():
     terms, slopes = drawn(rng)
     _, parts = parts_of(terms, slopes)
     slopes = np.concatenate([parts.slopes, rng.normal(size=(P, K, 1)) * 10], axis=-1)
-    stars = np.array([10, 20, 30, 40, 60, 80])
+    stars = np.array([10, 20, 30, 40, 60, 80])  # N of them
     root = rng.normal(size=(K, K))
     extra = 20 * root @ root.T  # as large as the stars'
     V, slope, mean = np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, K))
     for j in range(P):
-        others, up = [i for i in range(P) if i != j], 240 / (240 - stars[j])
+        others, up = [i for i in range(P) if i != j], N / (N - stars[j])
         C = up * parts.scatters[others].sum(axis=0) + extra
         A = (np.linalg.inv(C) @ (up * slopes[others].sum(axis=0))).T
         V += A @ parts.scatters[j] @ A.T
         slope += A @ slopes[j]
-        mean += stars[j] / 240 * A
+        mean += stars[j] / N * A
     by_hand = np.trace(np.linalg.inv(slope) @ (V + mean @ extra @ mean.T)) / 2
     found = parts._replace(stars=stars, slopes=slopes, extra=extra).inflation
     assert found == pytest.approx(by_hand, rel=1e-10)
