@@ -177,8 +177,8 @@ def main() -> None:
         "3 and 7 % with it inferred. Errors: median of |delta a_i|/|a| in percent (x / y / z), of all and of "
         "places where the efficiency is below 0.6; wanted of a free form: 3 and 5. The true local density "
         "of dark matter is 0.00736 Msun/pc3. rms z: of the efficiency at the places where its sd is "
-        f"{UNCERTAIN} or more, one if its intervals are right. The wrong models must FAIL. Seconds on two "
-        "cores, from stars to report.",
+        f"{UNCERTAIN} or more, one if its intervals are right. The wrong models must FAIL. Bumps of the "
+        "usual size (1.7 kpc), but where said. Seconds from stars to report.",
         "",
         "| model | efficiency | seed | horizontal | vertical | errors [%] | where dusty | "
         "rho_DM(Sun) [Msun/pc3] | rms z of epsilon | chi2 / dof | diagnostics | s |",

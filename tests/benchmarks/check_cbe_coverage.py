@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1000, help="seed of the first mock")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(FOLDER / "xla"))
     galaxy_data.fit_dust = remembering(galaxy_data.fit_dust)
     clock, done = time.perf_counter(), 0
     seeds = range(arguments.first, arguments.first + arguments.mocks)
