@@ -25,7 +25,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from benchmarks.results import provenance  # noqa: E402
+from benchmarks.results import pooled, provenance  # noqa: E402
 
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.tables import digest  # noqa: E402
@@ -145,15 +145,6 @@ def scores(model: str, survey: DustySurvey, seed: int) -> dict[str, np.ndarray]:
     found["epsilon"] = np.full(PLACES, np.nan)
     found["epsilon"][: len(uncertain)] = (exact - flat.mean(axis=0)) / flat.std(axis=0)
     return found
-
-
-def pooled(z: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean z and rms z over (mock, place), each with its error from the scatter between mocks."""
-    count = len(z)
-    mean, square = np.nanmean(z, axis=1), np.nanmean(z**2, axis=1)
-    rms = float(np.sqrt(square.mean()))
-    error = float(square.std(ddof=1) / np.sqrt(count) / (2 * rms))
-    return float(mean.mean()), float(mean.std(ddof=1) / np.sqrt(count)), rms, error
 
 
 def rows(model: str) -> list[str]:

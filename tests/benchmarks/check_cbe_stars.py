@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import chi2_of, force_sizes, provenance, reach, settled_run  # noqa: E402
+from benchmarks.results import chi2_of, dusty_mock, force_sizes, provenance, reach, settled_run  # noqa: E402
 
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, LuminosityFunction, clouds, dusty_survey  # noqa: E402
@@ -30,7 +30,6 @@ from bayesdust.runs import Request  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "cbe-stars.md"
 FOLDER = REPOSITORY / "build" / "check-cbe-stars"
-FILE = "dev_mock_100k.npz"
 EVERY = 4  # of the file's places within reach
 LARGE, LARGE_SEED = 400_000, 31
 MODELS = ("mw_cbe_gnfw", "mw_cbe_linear")
@@ -157,7 +156,6 @@ def light_row(name: str, seed: int) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
     FOLDER.mkdir(parents=True, exist_ok=True)
     haloes = []
     for case in HALOES:
@@ -165,10 +163,8 @@ def main() -> None:
         print(haloes[-1], flush=True)
     lights = [light_row(name, seed) for name in LIGHTS for seed in LIGHT_SEEDS]
     print("\n".join(lights), flush=True)
-    with np.load(data / "milky_way" / FILE) as archive:
-        mock = dict(archive)
     stars = []
-    for name, these in (("", mock), ("large-", large_mock())):
+    for name, these in (("", dusty_mock()), ("large-", large_mock())):
         for model in MODELS:
             stars.append(more_stars(model, these, name))
             print(stars[-1], flush=True)

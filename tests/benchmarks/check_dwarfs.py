@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import numpy as np  # noqa: E402
-from benchmarks.results import provenance, settled_run  # noqa: E402
+from benchmarks.results import data_folder, provenance, settled_run  # noqa: E402
 from dwarf_tables import real_photometry  # noqa: E402
 
 from bayesdust.catalogs.dwarf import read_stars  # noqa: E402
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+    data = data_folder()
     rows, found = [], {}
     for name, options in RUNS:
         print(name, options, flush=True)

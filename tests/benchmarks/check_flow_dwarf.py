@@ -24,7 +24,7 @@ import numpyro  # noqa: E402
 from astropy.table import Table  # noqa: E402
 from benchmarks.check_dwarfs import COLUMNS, FILES, REPORTED, draws_of  # noqa: E402
 from benchmarks.check_gaia_challenge import stars_of  # noqa: E402
-from benchmarks.results import provenance, seconds_of, settled_run  # noqa: E402
+from benchmarks.results import data_folder, provenance, seconds_of, settled_run  # noqa: E402
 
 from bayesdust import mocks  # noqa: E402
 from bayesdust.anisotropy import Isotropic  # noqa: E402
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--mocks", type=int, default=20)
     parser.add_argument("--members", type=int, default=12)
     arguments = parser.parse_args()
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+    data = data_folder()
     FOLDER.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Free of families: light as a flow, a halo of free slope",

@@ -23,6 +23,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from benchmarks.check_boltzmann import stars_of  # noqa: E402
+from benchmarks.results import dusty_mock  # noqa: E402
 
 from bayesdust.disc_mocks import SURVEY  # noqa: E402
 from bayesdust.dusty_mocks import dusty_survey  # noqa: E402
@@ -34,7 +35,6 @@ from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces  
 from bayesdust.inference.galaxy_data import Survey, options_of  # noqa: E402
 from bayesdust.potentials import Network, PotentialNetwork, milky_way_2014  # noqa: E402
 
-DATA = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
 SUN, RADIUS = np.array(SURVEY.centre), SURVEY.radius * (1 + 1e-5)
 PLACES = 600  # of the networks' comparison
 
@@ -44,20 +44,14 @@ def stars(mock: str, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np
     if mock == "drawn":
         survey = dusty_survey(number, seed=seed)
         return survey.x, survey.v, survey.epsilon
-    with np.load(DATA / "milky_way" / "dev_mock_100k.npz") as file:
-        columns = [file[c][:number].astype(float) for c in ("x", "y", "z", "vx", "vy", "vz")]
-        epsilon = file["epsilon"][:number].astype(float)
-    return np.column_stack(columns[:3]), np.column_stack(columns[3:]), epsilon
+    file = dusty_mock(number)
+    columns = [file[c].astype(float) for c in ("x", "y", "z", "vx", "vy", "vz")]
+    return np.column_stack(columns[:3]), np.column_stack(columns[3:]), file["epsilon"].astype(float)
 
 
 def observed(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
     """x, v and epsilon of the file's first stars as they are seen, and copies with their errors once more."""
-    with np.load(DATA / "milky_way" / "dev_mock_100k.npz") as file:
-        mock = {name: file[name] for name in file.files}
-    mock |= {
-        name: a[:number] for name, a in mock.items() if len(np.atleast_1d(a)) == len(mock["x"])
-    }
-    seen = stars_of(mock, "1/epsilon", errors=True)
+    seen = stars_of(dusty_mock(number), "1/epsilon", errors=True)
     chosen = options_of({"efficiency": "given"}, seen, galaxy.OPTIONS, galaxy.CHOICES)
     survey = Survey.of(seen, chosen, None, 0, lambda *_: None)
     return seen.x, seen.v, 1 / seen.weights, galaxy._noisier(survey)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
-from benchmarks.results import provenance, settled_run  # noqa: E402
+from benchmarks.results import data_folder, provenance, settled_run  # noqa: E402
 
 from bayesdust.catalogs.dwarf import Stars, read_stars  # noqa: E402
 from bayesdust.catalogs.facts import Galaxy  # noqa: E402
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--velocities", default="gaussian", choices=["gaussian", "kurtosis"])
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+    data = data_folder()
     rows: list[str] = []
     inside_both: list[str] = []
     inside_J: list[str] = []

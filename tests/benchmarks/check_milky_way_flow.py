@@ -8,7 +8,6 @@ flows are kept in build/check-milky-way-flow, so the same command goes on where 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import paramax  # noqa: E402
-from benchmarks.results import provenance  # noqa: E402
+from benchmarks.results import data_folder, provenance  # noqa: E402
 
 from bayesdust import disc_mocks  # noqa: E402
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
@@ -122,7 +121,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stars", type=int, default=200_000)
     arguments = parser.parse_args()
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+    data = data_folder()
     FOLDER.mkdir(parents=True, exist_ok=True)
     galaxy = disc_mocks.milky_way()
     potential = galaxy.potential

@@ -11,7 +11,6 @@ import argparse
 import os
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from benchmarks import check_boltzmann, check_cbe_coverage  # noqa: E402
-from benchmarks.results import kept_json, provenance  # noqa: E402
+from benchmarks.results import dusty_mock, kept_json, pooled, provenance  # noqa: E402
 
 from bayesdust.callbacks import unheard  # noqa: E402
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
@@ -34,10 +33,13 @@ from bayesdust.potentials import Potential, milky_way_2014  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "sums.md"
 FOLDER = REPOSITORY / "build" / "check-sums"
-BUMPS = (1.0, 1.33, 1.5, 1.7, 1.9)  # kpc
-FEW, STARS = 20_000, 20_000
+FEW = 20_000  # stars
+#: of the file; bump [kpc], or the usual one and no dust, which is wrong
+SIZES = [(stars, bump) for stars in (FEW, None) for bump in (1.0, 1.33, 1.5, 1.7, 1.9, None)]
 SAMPLES, FIRST_SAMPLE = 50, 5000
 MOCKS, FIRST_MOCK = 16, 6000
+FORCES = "horizontal", "vertical"
+DUSTS = {"magnitudes": "magnitudes and counts", "ignored": "ignored (the wrong model)"}
 Result = dict[str, Any]
 
 
@@ -72,34 +74,29 @@ def prepared(stars: MilkyWayStars, options: dict[str, Any]) -> Survey:
     return Survey.of(stars, chosen, None, 1, unheard)
 
 
-def first(mock: dict[str, Any], number: int) -> dict[str, Any]:
-    """The file with its first stars alone."""
-    stars = len(mock["x"])
-    return {k: a[:number] if a.shape[:1] == (stars,) else a for k, a in mock.items()}
-
-
 def of_mock(survey: DustySurvey) -> MilkyWayStars:
-    """Its stars, the true efficiency among their columns."""
-    table, ball = survey.table(), survey.galaxy.ball
-    table["epsilon"] = survey.epsilon
-    return read_milky_way(table, radius=ball.radius, centre=ball.centre, weights="1/epsilon")
+    """Its stars, weighed by their true efficiency."""
+    ball = survey.galaxy.ball
+    return read_milky_way(
+        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
+    )
 
 
-def by_size(mock: dict[str, Any], index: int) -> Result:
-    """With few and with all stars, for each size of the test functions; the last ones without dust."""
-    few, which = index % 2 == 0, index // 2
-    chosen = first(mock, FEW) if few else mock
-    if which == len(BUMPS):
-        return told(check_boltzmann.stars_of(chosen, None, False), {"efficiency": "none"})
-    return told(check_boltzmann.stars_of(chosen, "1/epsilon", False), {"bump": BUMPS[which]})
+def by_size(index: int) -> Result:
+    """One of `SIZES`."""
+    number, bump = SIZES[index]
+    weights, options = (None, {}) if bump is None else ("1/epsilon", {"bump": bump})
+    return told(check_boltzmann.stars_of(dusty_mock(number), weights, False), options)
 
 
-def with_errors(mock: dict[str, Any], index: int) -> Result:
-    """The four rows of `ERRORS`."""
+def with_errors(index: int) -> Result:
+    """One of `ERRORS`."""
+    mock = dusty_mock()
     _, errors, option, same = ERRORS[index]
-    stars = {seen: check_boltzmann.stars_of(mock, "1/epsilon", seen) for seen in (False, True)}
-    inside = prepared(stars[True], {"errors": "deconvolved"}).tests
-    return told(stars[errors], {"errors": option}, tests=inside if same else None)
+    seen = check_boltzmann.stars_of(mock, "1/epsilon", True)
+    stars = seen if errors else check_boltzmann.stars_of(mock, "1/epsilon", False)
+    tests = prepared(seen, {"errors": "deconvolved"}).tests if same else None
+    return told(stars, {"errors": option}, tests=tests)
 
 
 #: label, whether the stars have errors, the option, whether with the bumps of the second row
@@ -114,7 +111,7 @@ ERRORS = (
 def sample(index: int) -> Result:
     """One galaxy and its dust, seen again."""
     seed = FIRST_SAMPLE + index
-    return told(of_mock(dusty_survey(STARS, seed, dust=clouds(FIRST_SAMPLE))), {})
+    return told(of_mock(dusty_survey(FEW, seed, dust=clouds(FIRST_SAMPLE))), {})
 
 
 def dusty(index: int) -> Result:
@@ -136,14 +133,13 @@ def cells(found: Result) -> str:
 
 def by_size_rows(found: list[Result]) -> list[str]:
     rows = []
-    for index, one in enumerate(found):
-        which, number = index // 2, f"{FEW:,}" if index % 2 == 0 else "all"
-        bump = f"{BUMPS[which]}" if which < len(BUMPS) else "1.7, dust ignored (the wrong model)"
+    for (number, bump), one in zip(SIZES, found, strict=True):
+        label = bump or "1.7, dust ignored (the wrong model)"
         rows.append(
-            f"| {number} | {bump} | {one['number']} | {one['inflation']:.2f} | {cells(one)} | "
-            f"{one['chi2']:.0f} |"
+            f"| {f'{number:,}' if number else 'all'} | {label} | {one['number']} | "
+            f"{one['inflation']:.2f} | {cells(one)} | {one['chi2']:.0f} |"
         )
-    return sorted(rows)
+    return rows
 
 
 def error_rows(found: list[Result]) -> list[str]:
@@ -153,37 +149,30 @@ def error_rows(found: list[Result]) -> list[str]:
     ]
 
 
-def spread(values: np.ndarray) -> str:
-    """Mean of independent values and its standard error."""
-    return f"{values.mean():+.2f} +- {values.std(ddof=1) / np.sqrt(len(values)):.2f}"
-
-
-def rms(values: np.ndarray) -> str:
-    """Root of the mean square, and its standard error from the scatter."""
-    size = np.sqrt(np.mean(values**2))
-    return f"{size:.2f} +- {np.std(values**2, ddof=1) / np.sqrt(len(values)) / (2 * size):.2f}"
+def scatter(z: np.ndarray) -> tuple[str, str]:
+    """Mean and rms of one number a mock, with their errors."""
+    mean, mean_error, rms, rms_error = pooled(z[:, None])
+    return f"{mean:+.2f} +- {mean_error:.2f}", f"{rms:.2f} +- {rms_error:.2f}"
 
 
 def sample_rows(found: list[Result]) -> list[str]:
     z = np.array([(np.array(one["sizes"]) - 1) / one["sds"] for one in found])
     widened = np.sqrt([one["inflation"] for one in found])
     return [
-        f"| {force} | {spread(z[:, i])} | {rms(z[:, i])} | {rms(z[:, i] * widened)} |"
-        for i, force in enumerate(("horizontal", "vertical"))
+        f"| {force} | {' | '.join(scatter(z[:, i]))} | {scatter(z[:, i] * widened)[1]} |"
+        for i, force in enumerate(FORCES)
     ]
 
 
 def dust_rows(found: list[Result]) -> list[str]:
     """What the dust costs each force, in percent and in its sd."""
     rows = []
-    for kind in ("magnitudes", "ignored"):
-        for i, force in enumerate(("horizontal", "vertical")):
+    for kind, label in DUSTS.items():
+        for i, force in enumerate(FORCES):
             off = np.array([one[kind]["sizes"][i] - one["given"]["sizes"][i] for one in found])
             sd = np.array([one[kind]["sds"][i] for one in found])
-            label = "ignored (the wrong model)" if kind == "ignored" else "magnitudes and counts"
-            rows.append(
-                f"| {label} | {force} | {spread(100 * off)} % | {spread(off / sd)} | {rms(off / sd)} |"
-            )
+            mean, rms = scatter(off / sd)
+            rows.append(f"| {label} | {force} | {scatter(100 * off)[0]} % | {mean} | {rms} |")
     return rows
 
 
@@ -191,11 +180,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(FOLDER / "xla"))
-    data = Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
-    with np.load(data / "milky_way" / check_boltzmann.FILE) as archive:
-        mock = dict(archive)
-    sizes = kept_json(FOLDER / "sizes", 2 * len(BUMPS) + 2, lambda: partial(by_size, mock))
-    errors = kept_json(FOLDER / "errors", len(ERRORS), lambda: partial(with_errors, mock))
+    sizes = kept_json(FOLDER / "sizes", len(SIZES), lambda: by_size)
+    errors = kept_json(FOLDER / "errors", len(ERRORS), lambda: with_errors)
     samples = kept_json(FOLDER / "samples", SAMPLES, lambda: sample, workers=2)
     dust = kept_json(FOLDER / "dust", MOCKS, lambda: dusty, workers=2)
     lines = [
@@ -224,7 +210,7 @@ def main() -> None:
         "",
         "## Independent samples of one galaxy",
         "",
-        f"{SAMPLES} samples of {STARS:,} stars of MWPotential2014 behind one dust, the efficiency given: "
+        f"{SAMPLES} samples of {FEW:,} stars of MWPotential2014 behind one dust, the efficiency given: "
         "z = (size - 1)/sd.",
         "",
         "| force | mean z | rms z | rms z without the inflation |",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +16,29 @@ from bayesdust.files import as_json, write_atomically
 from bayesdust.runs import Request, load, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DUSTY_MOCK = "dev_mock_100k.npz"
+
+
+def data_folder() -> Path:
+    """Where the files are that are not part of the repository: `BAYESDUST_DATA`, or beside it."""
+    return Path(os.environ.get("BAYESDUST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def dusty_mock(first: int | None = None) -> dict[str, np.ndarray]:
+    """The dusty Milky Way of 100,000 stars with its truth; of its `first` stars alone."""
+    with np.load(data_folder() / "milky_way" / DUSTY_MOCK) as archive:
+        mock = dict(archive)
+    stars = len(mock["x"])
+    return {name: a[:first] if a.shape[:1] == (stars,) else a for name, a in mock.items()}
+
+
+def pooled(z: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean z and rms z over (mock, place), each with its error from the scatter between mocks."""
+    count = len(z)
+    mean, square = np.nanmean(z, axis=1), np.nanmean(z**2, axis=1)
+    rms = float(np.sqrt(square.mean()))
+    error = float(square.std(ddof=1) / np.sqrt(count) / (2 * rms))
+    return float(mean.mean()), float(mean.std(ddof=1) / np.sqrt(count)), rms, error
 
 
 def settled_run(request: Request, folder: Path) -> tuple[Any, bool]:
