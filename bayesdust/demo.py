@@ -64,12 +64,11 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
     Thin disc, thick disc and halo in MWPotential2014 behind a dozen clouds and a layer; `places` random
     ones within 3 kpc of the Sun and 1 kpc of the plane are asked for.
     """
-    from bayesdust.catalogs.cartesian import read_milky_way
     from bayesdust.dusty_mocks import dusty_survey
 
     survey = dusty_survey(n, seed)
     ball = survey.galaxy.ball
-    stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+    stars = survey.stars()
     points = _places(np.asarray(ball.centre), places, seed)
     halo = milky_way_2014().parts[1]
     at = jax.vmap(lambda x: (survey.galaxy.potential.potential(x), halo.density(x)))

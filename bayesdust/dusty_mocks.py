@@ -24,7 +24,9 @@ from scipy.special import erf, exprel, ndtr, ndtri
 
 from bayesdust import disc_mocks
 from bayesdust.arrays import Array
+from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.catalogs.frames import SolarFrame, galactocentric, icrs
+from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.disc_mocks import SURVEY, DiscStars
 from bayesdust.dynamics.efficiency import modulus
 from bayesdust.errors import BayesdustError
@@ -193,6 +195,14 @@ class DustySurvey(DiscStars):
         units = {name: "kpc" if name in "xyz" else "km/s" for name in columns} | {"G": "mag"}
         columns |= {"G": self.G, "epsilon": self.epsilon}
         return Table(columns, units=units, meta={"limit_mag": self.limit})
+
+    def stars(self, weights: str | None = None) -> MilkyWayStars:
+        """The stars as the models take them; `weights` as of `read_milky_way`.
+
+        Raises BayesdustError where `with_errors` has put stars outside the survey's ball.
+        """
+        ball = self.galaxy.ball
+        return read_milky_way(self.table(), weights=weights, radius=ball.radius, centre=ball.centre)
 
     def with_errors(self, seed: int = 0) -> "DustySurvey":
         """The same stars where errors like Gaia's put them; the other columns stay the true ones.

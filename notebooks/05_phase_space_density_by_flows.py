@@ -35,7 +35,6 @@ import paramax
 import bayesdust as bd
 from bayesdust import dusty_mocks
 from bayesdust.catalogs.astrometry import Observed
-from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.catalogs.frames import icrs, propagate
 from bayesdust.dynamics import cylindrical_jeans, stationarity
 from bayesdust.dynamics.boltzmann import accelerations, tail_weights
@@ -126,7 +125,7 @@ exact = np.asarray(truth(places))
 
 dust = fit_dust(x, survey.G, survey.limit, Region(sun, np.array(ball.centre), ball.radius))
 epsilon = dust.efficiency(x - sun)
-stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+stars = survey.stars()
 options = {"limit": survey.limit, "bump": 1.7, "modes": 300, "dust_modes": 300}
 tree = bd.fit("mw_cbe_linear", stars, points=places, options=options)
 posterior = tree["posterior"]["acceleration"].values[0]

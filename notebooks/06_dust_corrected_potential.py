@@ -26,12 +26,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import bayesdust as bd
-from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.dusty_mocks import dusty_survey
 
 survey = dusty_survey(20_000, seed=6)
 ball = survey.galaxy.ball
-stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+stars = survey.stars()
 sun, truth = np.array(ball.centre), survey.galaxy.potential
 
 # %% [markdown]

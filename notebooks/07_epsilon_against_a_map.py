@@ -30,15 +30,13 @@ import numpy as np
 from astropy.io import fits
 
 import bayesdust as bd
-from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.catalogs.dust import A_G
 from bayesdust.dusty_mocks import SUN, dusty_survey
 from bayesdust.dynamics.map_comparison import agreement, contrasts
 from bayesdust.dynamics.map_efficiency import map_chi2
 
 survey = dusty_survey(20_000, seed=7)
-ball = survey.galaxy.ball
-stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+stars = survey.stars()
 offsets = stars.x - SUN
 
 # %% [markdown]

@@ -65,12 +65,7 @@ def dusty():
 @pytest.fixture(scope="session")
 def dusty_stars(dusty):
     """Its stars, with the efficiency given."""
-    from bayesdust.catalogs.cartesian import read_milky_way
-
-    ball = dusty.galaxy.ball
-    return read_milky_way(
-        dusty.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
-    )
+    return dusty.stars(weights="1/epsilon")
 
 
 @pytest.fixture

@@ -196,6 +196,9 @@ def test_the_table_is_read_as_milky_way_stars(bright):
     np.testing.assert_array_equal(stars.v, bright.v)
     np.testing.assert_allclose(stars.weights, 1 / bright.epsilon)
     assert str(table["G"].unit) == "mag"
+    assert bright.stars(weights="1/epsilon").sha256 == stars.sha256
+    with pytest.raises(BayesdustError, match="outside"):
+        bright.with_errors().stars()
 
 
 def test_errors_have_the_size_of_gaias(bright):

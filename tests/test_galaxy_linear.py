@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import verdict
 from bayesdust.inference import galaxy_posterior, linear_posterior
@@ -58,8 +57,7 @@ def test_tree_gate_and_rows(tree):
 
 def test_wrong_weights_fail_the_gate(dusty):
     """The wrong model, stars behind dust counted for less: no field likely before makes up for it."""
-    ball = dusty.galaxy.ball
-    wrong = read_milky_way(dusty.table(), radius=ball.radius, centre=ball.centre, weights="epsilon")
+    wrong = dusty.stars(weights="epsilon")
     tree = galaxy_posterior.fit(load("mw_cbe_linear"), wrong, POINTS, options=SMALL)
     assert {check.name for check in verdict(tree).failures} & {"fit", "pareto_k"}
 

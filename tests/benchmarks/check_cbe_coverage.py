@@ -27,7 +27,6 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from benchmarks.results import pooled, provenance  # noqa: E402
 
-from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.tables import digest  # noqa: E402
 from bayesdust.disc_mocks import SURVEY  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, clouds, dusty_survey  # noqa: E402
@@ -120,8 +119,7 @@ def scores(model: str, survey: DustySurvey, seed: int) -> dict[str, np.ndarray]:
     Those of the acceleration are counted along the true one: a force that is too weak has z above zero on
     both sides of the plane.
     """
-    ball, points = survey.galaxy.ball, places(survey, seed)
-    stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+    stars, points = survey.stars(), places(survey, seed)
     program, options, settings = MODELS[model]
     tree = fit(load(program), stars, options=options, points=points, seed=seed, **settings)
     posterior, truth = tree["posterior"], survey.galaxy.potential

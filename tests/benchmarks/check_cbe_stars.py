@@ -114,8 +114,7 @@ def survey_with(gamma: float, seed: int) -> tuple[DustySurvey, float]:
 def halo_row(gamma: float, seed: int) -> str:
     """95 % intervals of the halo's parameters, and whether the truth is in them."""
     survey, local = survey_with(gamma, seed)
-    ball = survey.galaxy.ball
-    stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+    stars = survey.stars()
     request = Request(load("mw_cbe_gnfw"), stars, "nuts", {"limit": 14.0}, {"seed": seed})
     tree, passed = settled_run(request, FOLDER / f"gamma-{gamma}-{seed}")
     posterior = tree["posterior"]
@@ -138,10 +137,11 @@ def halo_row(gamma: float, seed: int) -> str:
 def light_row(name: str, seed: int) -> str:
     """Forces and dark matter, the dust from magnitudes, of populations with such luminosity functions."""
     survey = dusty_survey(STARS, seed, dust=clouds(seed), luminosity=LIGHTS[name])
-    ball, rng = survey.galaxy.ball, np.random.default_rng(seed)
-    stars = read_milky_way(survey.table(), radius=ball.radius, centre=ball.centre)
+    stars, rng = survey.stars(), np.random.default_rng(seed)
     offsets = rng.uniform(-1, 1, (2000, 3)) * np.array([3.0, 3.0, 1.0])
-    points = offsets[np.linalg.norm(offsets, axis=1) < 3][:200] + np.array(ball.centre)
+    points = offsets[np.linalg.norm(offsets, axis=1) < 3][:200] + np.array(
+        survey.galaxy.ball.centre
+    )
     request = Request(
         load("mw_cbe_gnfw"), stars, "nuts", {"limit": 14.0}, {"seed": seed}, points=points
     )

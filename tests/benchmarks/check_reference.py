@@ -21,7 +21,6 @@ import numpy as np  # noqa: E402
 from astropy.table import Table  # noqa: E402
 from benchmarks.results import settled_run  # noqa: E402
 
-from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
 from bayesdust.catalogs.profile import Profile, read_profile  # noqa: E402
 from bayesdust.demo import request as demo_request  # noqa: E402
@@ -54,10 +53,7 @@ def reference_request(name: str, **settings: int) -> Request:
 def milky_way() -> MilkyWayStars:
     """Stars of a dusty mock, with their efficiency."""
     survey = dusty_survey(20_000, seed=0)
-    ball = survey.galaxy.ball
-    stars = read_milky_way(
-        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
-    )
+    stars = survey.stars(weights="1/epsilon")
     return dataclasses.replace(stars, source="dusty_survey(20_000, seed=0)")
 
 

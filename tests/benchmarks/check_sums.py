@@ -24,7 +24,6 @@ from benchmarks import check_boltzmann, check_cbe_coverage  # noqa: E402
 from benchmarks.results import dusty_mock, kept_json, pooled, provenance  # noqa: E402
 
 from bayesdust.callbacks import unheard  # noqa: E402
-from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, clouds, dusty_survey  # noqa: E402
 from bayesdust.dynamics.weak_form import Bumps, two_forces  # noqa: E402
@@ -76,10 +75,7 @@ def prepared(stars: MilkyWayStars, options: dict[str, Any]) -> Survey:
 
 def of_mock(survey: DustySurvey) -> MilkyWayStars:
     """Its stars, weighed by their true efficiency."""
-    ball = survey.galaxy.ball
-    return read_milky_way(
-        survey.table(), radius=ball.radius, centre=ball.centre, weights="1/epsilon"
-    )
+    return survey.stars(weights="1/epsilon")
 
 
 def by_size(index: int) -> Result:
