@@ -123,6 +123,14 @@ BROKEN = {
     ),
     "guide too narrow": (lambda: fake_tree.variational(0.9), {"pareto_k"}),
     "k unknown": (lambda: fake_tree.variational(math.nan), {"pareto_k"}),
+    "few weighed draws": (
+        lambda: fake_tree.variational(0.9, method="exact", psis_ess=99.0),
+        {"pareto_k"},
+    ),
+    "many weighed draws, k unknown": (
+        lambda: fake_tree.variational(math.nan, method="exact", psis_ess=300.0),
+        {"pareto_k"},
+    ),
 }
 
 
@@ -131,6 +139,11 @@ def test_what_is_broken_is_seen(case):
     make, expected = BROKEN[case]
     assert failed(make()) == expected
     assert not judge(make()).passed
+
+
+def test_k_of_weights_of_which_many_count_fails_nothing():
+    assert not failed(fake_tree.variational(0.9, method="exact", psis_ess=101.0))
+    assert not failed(fake_tree.variational(0.6, method="exact", psis_ess=20.0))
 
 
 def test_the_culprit_is_named():
