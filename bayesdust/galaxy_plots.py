@@ -204,10 +204,10 @@ def _bars(
     error = [middle - low, high - middle]
     style: dict[str, Any] = {"color": BLUE, "fmt": "o", "ms": 3.5, "lw": 1.2, "zorder": 3}
     ax.errorbar(x[keep], middle, error, label="posterior, 68 %", **style)
-    ends = [low.min(), high.max()]
+    ends = [np.nanmin(low), np.nanmax(high)]
     if truth is not None:
         there = truth[0, keep]
         ax.plot(x[keep], there, "o", mfc="none", mec=BLACK, ms=7, mew=0.9, zorder=4, label="truth")
-        ends = [min(ends[0], there.min()), max(ends[1], there.max())]
+        ends = [min(ends[0], np.nanmin(there)), max(ends[1], np.nanmax(there))]
     pad = 0.08 * (ends[1] - ends[0]) or 1.0
     ax.set_ylim(ends[0] - pad, ends[1] + pad)

@@ -164,7 +164,7 @@ def _figures(tree: DataTree) -> list[Spec]:
     return [
         Spec(
             "Dark-matter density",
-            f"Density of the dark matter in shells around the centre: {_BANDS}",
+            f"Density of the dark matter by distance from the Galactic centre: {_BANDS}",
             "half",
             partial(on_axes, galaxy_plots.density, tree),
         ),

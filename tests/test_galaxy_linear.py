@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bayesdust.catalogs.cartesian import read_milky_way
 from bayesdust.errors import BayesdustError
 from bayesdust.gate import verdict
 from bayesdust.inference import galaxy_posterior, linear_posterior
-from bayesdust.inference.programs import load
+from bayesdust.inference.programs import load, shipped
 from bayesdust.potentials import milky_way_2014
 from bayesdust.summary import summarise
 from bayesdust.units import G
@@ -60,6 +61,31 @@ def test_wrong_weights_fail_the_gate(dusty):
     wrong = dusty.stars(weights="epsilon")
     tree = galaxy_posterior.fit(load("mw_cbe_linear"), wrong, POINTS, options=SMALL)
     assert {check.name for check in verdict(tree).failures} & {"fit", "pareto_k"}
+
+
+def test_the_centre_is_no_place_to_ask(dusty_stars):
+    with pytest.raises(BayesdustError, match="Place 2 of the 2 asked for is the Galactic centre"):
+        load("mw_cbe_linear").prepare(
+            dusty_stars, SMALL, np.array([[-8.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        )
+
+
+def test_stars_far_from_the_sun_are_asked_about(dusty):
+    """Heliocentric x for Galactocentric: the stars' middle is eight kpc off."""
+    table = dusty.table()
+    table["x"] += 8.122
+    notes = load("mw_cbe_linear").prepare(read_milky_way(table), SMALL, POINTS).notes
+    assert any("are x, y, z Galactocentric" in note for note in notes)
+    near = load("mw_cbe_linear").prepare(dusty.stars(), SMALL, POINTS).notes
+    assert not any("Galactocentric" in note for note in near)
+
+
+def test_the_networks_have_the_same_parts():
+    """What Phi is made of beside its field, and the priors of that."""
+    pages = [shipped()[f"mw_cbe_{name}"].read_text() for name in ("linear", "neural")]
+    one, other = (page.split("PARTS = {")[1].split("def prepare")[0] for page in pages)
+    assert one == other
+    assert "SIZES = {" in one
 
 
 def test_density_is_the_divergence_of_the_force(data):

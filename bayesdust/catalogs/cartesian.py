@@ -113,7 +113,7 @@ def read_places(
 ) -> Float[np.ndarray, "m 3"]:
     """Places x, y, z (m, 3) [kpc, Galactocentric] from a table like those of stars.
 
-    Raises BayesdustError for a table that cannot be read, a missing column or a gap.
+    Raises BayesdustError for a table that cannot be read, has no rows, lacks a column or has a gap.
     """
     table = _read(path_or_table)
     reader = ColumnReader(table, dict(columns or {}), dict(units or {}), words=CARTESIAN)

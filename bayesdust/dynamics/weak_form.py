@@ -93,7 +93,10 @@ class Bumps(eqx.Module):
                     places.append(offset + centre)
                     widths.append(size)
         if not places:
-            raise BayesdustError(f"A ball of {radius:g} kpc holds no bump of {width:g} kpc.")
+            raise BayesdustError(
+                f"A ball of {radius:g} kpc holds no bump of {width:g} kpc: give a smaller bump, or a larger "
+                "radius."
+            )
         return cls(np.array(places), np.array(widths), v_phi, reach=reach)
 
     @property

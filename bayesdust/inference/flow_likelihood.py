@@ -212,7 +212,8 @@ class FlowForces:
         """Those that `save` wrote. Raises BayesdustError for a damaged file, or one of another `key`."""
         if not path.exists():
             raise BayesdustError(
-                f"{path.parent} holds no {path.name}: give the folder of a run with likelihood=flow."
+                f"{path.parent} holds no {path.name}: give the folder of a run with likelihood=flow. "
+                "The flows of bayesdust train are of all stars, and serve no fit."
             )
         try:
             with np.load(path, allow_pickle=False) as archive:

@@ -40,7 +40,7 @@ LABELS = {
     "rho_baryons_sun_msun_pc3": ("Msun/pc3", "density of the baryons in the plane at the Sun"),
     "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
     "v_circ": ("km/s", "circular velocity"),
-    "rho_dm_r": ("Msun/kpc3", "dark-matter density, mean over shells"),
+    "rho_dm_r": ("Msun/kpc3", "dark-matter density by distance from the centre"),
     "phi": ("km2/s2", "gravitational potential"),
     "acceleration": ("km2/(s2 kpc)", "acceleration"),
     "rho": ("Msun/kpc3", "mass density"),
