@@ -150,8 +150,8 @@ axes[0].set_aspect("equal")
 #
 # These stars' vertical force comes out too strong with the dust told, by two of its sds, and about right with
 # the dust ignored, where what the dust does and chance undo each other: which of the two is wrong, chi2 above
-# says and not this figure. Of the 100,000 stars of docs/results/boltzmann.md the dust ignored takes 15 to
-# 19 % off the vertical force.
+# says and not this figure. Of the 100,000 stars of docs/results/boltzmann.md the dust ignored takes 4 %
+# off the vertical force, of sixteen other mocks 9 % in the mean (docs/results/sums.md).
 
 # %%
 a_true = np.asarray(jax.vmap(truth.acceleration)(flat["across"])).reshape(*U.shape, 3)
