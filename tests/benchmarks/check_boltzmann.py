@@ -1,16 +1,18 @@
-"""Force, dark matter and dust of a mock Milky Way: `make check-boltzmann` fits the dusty mock with its
-truth known and writes docs/results/boltzmann.md.
+"""Force, dark matter and dust of mock Milky Ways: `make check-boltzmann` fits the file's dusty mock and the
+embedded ones of `bayesdust demo mw`, their truth known, and writes docs/results/boltzmann.md.
 
-Force scales over the file's places within 3 kpc and |z| <= 1 kpc, the efficiency given, told by magnitudes,
-and ignored (the wrong model), with and without Gaia-like errors; the efficiency against the truth, blurred.
-Finished fits are kept in build/check-boltzmann, so the same command goes on where it stopped.
+Force scales over places within 3 kpc and |z| <= 1 kpc, the efficiency given, told by magnitudes, and ignored
+(the wrong model), with and without Gaia-like errors; the efficiency against the truth, blurred. Finished fits
+are kept in build/check-boltzmann, so the same command goes on where it stopped.
 """
 
 import argparse
+import functools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,6 +36,8 @@ from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.catalogs.frames import OBSERVED, SolarFrame, icrs  # noqa: E402
 from bayesdust.catalogs.gaia import read_gaia  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
+from bayesdust.demo import milky_way_request  # noqa: E402
+from bayesdust.dusty_mocks import DustySurvey, dusty_survey  # noqa: E402
 from bayesdust.dynamics.dust_fit import fit_dust  # noqa: E402
 from bayesdust.dynamics.tracer_counts import Region  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
@@ -62,7 +66,39 @@ FITS: list[tuple[str, str, dict[str, Any], str | None, bool, int]] = [
     ("given", "mw_cbe_neural", {}, "1/epsilon", False, 1),
     ("from magnitudes", "mw_cbe_neural", {"limit": 14.0}, None, False, 1),
 ]  # fmt: skip
+#: of the embedded mocks: label, model, options, weights, seeds of the mock
+EMBEDDED: list[tuple[str, str, dict[str, Any], str | None, tuple[int, ...]]] = [
+    ("given", "mw_cbe_gnfw", {}, "1/epsilon", (0, 1, 2)),
+    ("from magnitudes", "mw_cbe_gnfw", {"limit": 14.0}, None, (0, 1, 2)),
+    ("ignored (the wrong model)", "mw_cbe_gnfw", {}, None, (0, 1, 2)),
+    ("given", "mw_cbe_linear", {}, "1/epsilon", (0, 1, 2)),
+    ("from magnitudes", "mw_cbe_linear", {"limit": 14.0}, None, (0, 1, 2)),
+    ("from magnitudes", "mw_cbe_neural", {"limit": 14.0}, None, (0,)),
+]
+HEADER = [
+    "| model | efficiency | seed | horizontal | vertical | errors [%] | where dusty | "
+    "rho_DM(Sun) [Msun/pc3] | rms z of epsilon | chi2 / dof | diagnostics | s |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+]
 SETTINGS = {"mw_cbe_neural": {"num_warmup": 500, "num_draws": 500}}
+
+
+class Truth(NamedTuple):
+    """What is known at the places (m, 3) that are asked for."""
+
+    points: np.ndarray
+    acceleration: np.ndarray
+    epsilon: np.ndarray
+
+
+@functools.cache
+def embedded(seed: int) -> tuple[DustySurvey, Truth]:
+    """The mock of `bayesdust demo mw --seed SEED`, asked at 300 places."""
+    request = milky_way_request(seed, places=300)
+    survey = dusty_survey(request.stars.n, seed)
+    assert np.array_equal(survey.x, request.stars.x)
+    x = request.points
+    return survey, Truth(x, survey.acceleration(x), survey.efficiency(x))
 
 
 def stars_of(mock: Any, weights: str | None, errors: bool) -> MilkyWayStars:
@@ -92,41 +128,55 @@ def _seen(mock: Any, weights: str | None) -> MilkyWayStars:
     )
 
 
+def file_rows(mock: Any) -> Iterator[str]:
+    """`FITS`."""
+    at = np.flatnonzero(reach(mock))[::EVERY]
+    truth = Truth(*(mock[f"grid_{name}"][at] for name in ("xyz", "acc", "epsilon")))
+    for label, model, options, weights, errors, seed in FITS:
+        stars, folder = stars_of(mock, weights, errors), f"{model}-{label.replace(' ', '-')}-{seed}"
+        yield fit_row(stars, truth, model, label, options, seed, folder)
+
+
+def embedded_rows() -> Iterator[str]:
+    """`EMBEDDED`."""
+    for label, model, options, weights, seeds in EMBEDDED:
+        for seed in seeds:
+            survey, truth = embedded(seed)
+            folder = f"embedded-{model}-{label.replace(' ', '-')}-{seed}"
+            yield fit_row(survey.stars(weights), truth, model, label, options, seed, folder)
+
+
 def fit_row(
-    mock: Any,
-    label: str,
+    stars: MilkyWayStars,
+    truth: Truth,
     model: str,
+    label: str,
     options: dict[str, Any],
-    weights: str | None,
-    errors: bool,
     seed: int,
+    folder: str,
 ) -> str:
     """One fit against the truth."""
-    at = np.flatnonzero(reach(mock))[::EVERY]
-    dusty = mock["grid_epsilon"][at] < 0.6
-    stars = stars_of(mock, weights, errors)
     settings = SETTINGS.get(model, {}) | {"seed": seed}
-    points = mock["grid_xyz"][at]
-    request = Request(load(model), stars, "nuts", options, settings, points=points)
-    folder = FOLDER / f"{model}-{label.replace(' ', '-')}-{seed}"
-    tree, passed = settled_run(request, folder)
-    posterior, truth = tree["posterior"], mock["grid_acc"][at]
-    a = posterior["acceleration"].values.reshape(-1, len(at), 3)
-    error = abs(np.median(a, axis=0) - truth) / np.linalg.norm(truth, axis=1)[:, None]
-    cells = [size_cell(s, passed) for s in force_sizes(a, truth)]
+    request = Request(load(model), stars, "nuts", options, settings, points=truth.points)
+    tree, passed = settled_run(request, FOLDER / folder)
+    posterior, shape = tree["posterior"], truth.acceleration.shape
+    a = posterior["acceleration"].values.reshape(-1, *shape)
+    size = np.linalg.norm(truth.acceleration, axis=1)[:, None]
+    error = abs(np.median(a, axis=0) - truth.acceleration) / size
+    cells = [size_cell(s, passed) for s in force_sizes(a, truth.acceleration)]
     local = posterior["rho_dm_sun_msun_pc3"].values
     per_axis = [" / ".join(f"{100 * e:.1f}" for e in np.median(part, axis=0))
-                for part in (error, error[dusty])]  # fmt: skip
+                for part in (error, error[truth.epsilon < 0.6])]  # fmt: skip
     z = "-"
     if "epsilon" in posterior:
-        epsilon = posterior["epsilon"].values.reshape(-1, len(at))
+        epsilon = posterior["epsilon"].values.reshape(-1, shape[0])
         told = epsilon.std(axis=0) >= UNCERTAIN
-        off = (mock["grid_epsilon"][at] - epsilon.mean(axis=0))[told] / epsilon.std(axis=0)[told]
+        off = (truth.epsilon - epsilon.mean(axis=0))[told] / epsilon.std(axis=0)[told]
         z = f"{np.sqrt(np.mean(off**2)):.2f}"
     return (
         f"| {model} | {label} | {seed} | {cells[0]} | {cells[1]} | {per_axis[0]} | {per_axis[1]} | "
         f"{local.mean():.4f} +- {local.std():.4f} | {z} | {chi2_of(tree)} | {'pass' if passed else 'FAIL'} | "
-        f"{seconds_of(folder):.0f} |"
+        f"{seconds_of(FOLDER / folder):.0f} |"
     )
 
 
@@ -146,31 +196,49 @@ def blurred(offsets: np.ndarray, epsilon: np.ndarray, places: np.ndarray) -> np.
     return np.array(found)
 
 
-def dust_rows(mock: Any, errors: bool) -> str:
-    """The efficiency from the magnitudes against the truth."""
-    stars, within = stars_of(mock, None, errors), reach(mock)
-    offsets, places = stars.x - mock["sun_xyz"], mock["grid_xyz"][within] - mock["sun_xyz"]
-    region = Region(mock["sun_xyz"], np.asarray(stars.centre), float(stars.radius))
+def dust_rows(mock: Any) -> Iterator[str]:
+    """The efficiency from the magnitudes, of the file's stars and of the embedded mocks'."""
+    within = reach(mock)
+    places, truth = mock["grid_xyz"][within], mock["grid_epsilon_blur03"][within]
+    for errors in (False, True):
+        stars = stars_of(mock, None, errors)
+        yield dust_row("the file's, with errors" if errors else "the file's", stars, places, truth)
+    for seed in (0, 1, 2):
+        survey, (places, _, _) = embedded(seed)
+        sun = np.asarray(survey.galaxy.ball.centre)
+        truth = blurred(survey.x - sun, survey.epsilon, places - sun)
+        yield dust_row(f"embedded, seed {seed}", survey.stars(), places, truth)
+
+
+def dust_row(name: str, stars: MilkyWayStars, places: np.ndarray, truth: np.ndarray) -> str:
+    """The efficiency that magnitudes tell against the truth, both blurred."""
+    sun = np.asarray(stars.centre)
+    region = Region(sun, sun, float(stars.radius))
     dust = fit_dust(stars.x, next(iter(stars.photometry.values())), 14.0, region)
-    truth = mock["grid_epsilon_blur03"][within]
-    off = blurred(offsets, dust.efficiency(offsets), places) - truth
+    offsets = stars.x - sun
+    off = blurred(offsets, dust.efficiency(offsets), places - sun) - truth
     dusty = truth < 0.6
     rms = [np.sqrt(np.mean(o**2)) for o in (off, off[dusty], truth - truth.mean())]
     return (
-        f"| {'with errors' if errors else 'exact'} | {rms[0]:.3f} | {rms[1]:.3f} | {rms[2]:.3f} | "
+        f"| {name} | {rms[0]:.3f} | {rms[1]:.3f} | {rms[2]:.3f} | "
         f"{off.mean():+.3f} | {off[dusty].mean():+.3f} |"
     )
+
+
+def shown(rows: Iterator[str]) -> list[str]:
+    """The rows, each printed when it is done."""
+    done = []
+    for row in rows:
+        done.append(row)
+        print(row, flush=True)
+    return done
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    mock, rows = dusty_mock(), []
-    for case in FITS:
-        rows.append(fit_row(mock, *case))
-        print(rows[-1], flush=True)
-    dust = [dust_rows(mock, errors) for errors in (False, True)]
+    mock = dusty_mock()
     lines = [
         "# Force and dark matter behind dust",
         "",
@@ -184,14 +252,20 @@ def main() -> None:
         f"{UNCERTAIN} or more, one if its intervals are right. The wrong models must FAIL. Bumps of the "
         "usual size (1.7 kpc), but where said. Seconds from stars to report.",
         "",
-        "| model | efficiency | seed | horizontal | vertical | errors [%] | where dusty | "
-        "rho_DM(Sun) [Msun/pc3] | rms z of epsilon | chi2 / dof | diagnostics | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows,
+        *HEADER,
+        *shown(file_rows(mock)),
         "",
         "One mock is one mock: its forces are told by the same stars in every row. Independent samples of "
         "25,000 and 100,000 stars: [cbe-stars.md](cbe-stars.md); 100 mocks: "
         "[cbe-coverage.md](cbe-coverage.md).",
+        "",
+        "## The embedded mock",
+        "",
+        "The same of the 30,000 stars of `bayesdust demo mw`, whose halo has 4 % of the stars in place of "
+        "0.7 %, at 300 places; seed: of the mock and of the fit.",
+        "",
+        *HEADER,
+        *shown(embedded_rows()),
         "",
         "## The efficiency",
         "",
@@ -201,7 +275,7 @@ def main() -> None:
         "",
         "| stars | rms | rms where dusty | of a constant | mean error | where dusty |",
         "|---|---|---|---|---|---|",
-        *dust,
+        *shown(dust_rows(mock)),
         "",
         provenance("make check-boltzmann"),
         "",
