@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bayesdust.anisotropy import Isotropic
 from bayesdust.catalogs.dwarf import read_stars
@@ -14,7 +15,7 @@ from bayesdust.mocks import BENCHMARK, benchmark, generator, observe
 from bayesdust.potentials import milky_way_2014
 from bayesdust.products import d_factor, j_factor
 from bayesdust.runs import Request
-from bayesdust.units import ARCMIN, DENSITY_GEV_CM3
+from bayesdust.units import ARCMIN, DENSITY_GEV_CM3, G
 
 DISTANCE = 80.0  # kpc
 V_ERR = 2.0  # km/s
@@ -85,6 +86,10 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
         "rho_dm_sun_msun_pc3": local * 1e-9,
         "rho_dm_r": jax.vmap(lambda r: halo.density(jnp.array([r, 0.0, 0.0]))),
         "v_circ": jax.vmap(survey.galaxy.potential.circular_velocity),
+        "K_z": lambda z: -survey.acceleration(_above(ball.R, z))[:, 2],
+        "sigma_1.1kpc": float(
+            -survey.acceleration(_above(ball.R, [1.1]))[0, 2] / (2 * np.pi * G) * 1e-6
+        ),
         "phi": phi,
         "rho_dm": rho_dm,
         "rho": survey.density(points),
@@ -94,6 +99,12 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
     options = {"limit": survey.limit}
     settings = {"seed": seed}
     return Request(load("mw_cbe_gnfw"), stars, "nuts", options, settings, truth, points)
+
+
+def _above(R: float, heights: ArrayLike) -> np.ndarray:
+    """Places (m, 3) [kpc] at R from the axis and at `heights` (m,)."""
+    z = np.asarray(heights, dtype=float)
+    return np.stack([np.full_like(z, R), np.zeros_like(z), z], axis=-1)
 
 
 def _places(centre: np.ndarray, number: int, seed: int) -> np.ndarray:

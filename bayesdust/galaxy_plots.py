@@ -103,6 +103,15 @@ def circular_velocity(tree: DataTree, ax: Axes) -> Axes:
     return ax
 
 
+def vertical_force(tree: DataTree, ax: Axes) -> Axes:
+    """K_z = -a_z [(km/s)^2/kpc] above the plane at the Sun against the height [kpc]."""
+    draw_bands(tree, ax, "K_z", "height", log=False)
+    _spread(ax)
+    ax.set(xlabel="$z$ [kpc]", ylabel=r"$K_z(z)$ [km$^2$ s$^{-2}$ kpc$^{-1}$]")
+    legend(ax)
+    return ax
+
+
 def _spread(ax: Axes) -> None:
     """Radii of less than a decade stand on a linear axis, more with plain numbers."""
     low, high = ax.get_xlim()

@@ -175,6 +175,12 @@ def _figures(tree: DataTree) -> list[Spec]:
             partial(on_axes, galaxy_plots.circular_velocity, tree),
         ),
         Spec(
+            "Vertical force",
+            f"Downward acceleration K_z by height above the plane at the Sun: {_BANDS}",
+            "half",
+            partial(on_axes, galaxy_plots.vertical_force, tree),
+        ),
+        Spec(
             "Accelerations",
             "Radial and vertical acceleration at the points: median and 68 % of the posterior (blue) "
             "over 95 % of the prior (grey). Rings: the truth, for mocks. Points of one radius "

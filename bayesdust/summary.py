@@ -36,7 +36,7 @@ QUANTILES = {
 POINTS_MAX = 200  # user-given places that are all reported; of more, the first POINTS_LISTED are
 POINTS_LISTED = 50
 CIRCLE = 8.0  # kpc, the radius at which the Milky Way's circular velocity is reported
-PROFILES = {"r", "R", "angle", "star"}  # dimensions of curves, reported at chosen places
+PROFILES = {"r", "R", "height", "angle", "star"}  # dimensions of curves, reported at chosen places
 # and of what a network, a free profile or a histogram is made of: not reported
 WEIGHTS = {"weight", "knot", "turn", "velocity_bin"}
 COLUMNS = ("name", "unit", "mean", "sd", *QUANTILES, "rhat", "ess_bulk", "ess_tail", "mcse")

@@ -16,6 +16,7 @@ R_SUN = 8.122
 DOF = 588
 SHELLS = np.linspace(4.5, 11.5, 15)  # kpc
 BIG_R = np.linspace(4.0, 12.0, 17)  # kpc, 8 among them
+ABOVE = np.linspace(0.1, 2.0, 20)  # kpc
 TRUTH = {
     "ln_rho_dm": np.log(1.05e7),
     "gamma": 1.0,
@@ -53,6 +54,7 @@ ABOUT = {
     "sigma_1.1kpc": ((), "Msun/pc2", "surface density within 1.1 kpc of the plane at the Sun"),
     "chi2": ((), "", "chi2 of the sums"),
     "v_circ": (("R",), "km/s", "circular velocity in the plane"),
+    "K_z": (("height",), "km2/(s2 kpc)", "downward acceleration above the Sun"),
     "rho_dm_r": (("r",), "Msun/kpc3", "dark-matter density, mean over spheres"),
     "phi": (("point",), "km2/s2", "potential"),
     "rho": (("point",), "Msun/kpc3", "density of all mass"),
@@ -90,13 +92,20 @@ def derive(p, x, chi2, epsilon):
 
     big_r, z = np.hypot(x[:, 0], x[:, 1]), x[:, 2]
     halo = 4 * np.pi * G * local * R_SUN**2  # v_circ^2 of an isothermal halo of this density
-    deep = np.sqrt(z**2 + p["b_disc"] ** 2)
     disc = np.exp(p["ln_mass_disc"])
-    pull = G * disc / (big_r**2 + (p["a_disc"] + deep) ** 2) ** 1.5
     m2 = big_r**2 + (z / p["q"]) ** 2
-    inward = -halo / m2 - pull
-    down = -halo / (m2 * p["q"] ** 2) - pull * (p["a_disc"] + deep) / deep
-    acceleration = np.stack([inward * x[:, 0], inward * x[:, 1], down * z], axis=-1)
+
+    def pull(big_r, z):
+        deep = p["a_disc"] + np.sqrt(z**2 + p["b_disc"] ** 2)
+        return G * disc / (big_r**2 + deep**2) ** 1.5
+
+    def down(big_r, z):
+        height = np.sqrt(z**2 + p["b_disc"] ** 2)
+        of_halo = halo / (big_r**2 * p["q"] ** 2 + z**2)
+        return of_halo + pull(big_r, z) * (p["a_disc"] + height) / height
+
+    inward = -halo / m2 - pull(big_r, z)
+    acceleration = np.stack([inward * x[:, 0], inward * x[:, 1], -down(big_r, z) * z], axis=-1)
     spread = p["a_disc"] + p["b_disc"]
     v2 = halo + G * disc * BIG_R**2 / (BIG_R**2 + spread**2) ** 1.5
     v2 = v2 + G * np.exp(p["ln_mass_bulge"]) / BIG_R
@@ -107,6 +116,7 @@ def derive(p, x, chi2, epsilon):
         "sigma_1.1kpc": surface,
         "chi2": chi2,
         "v_circ": np.sqrt(v2),
+        "K_z": down(R_SUN, ABOVE) * ABOVE,
         "rho_dm_r": dark(SHELLS),
         "phi": halo / 2 * np.log(m2) - 2e5,
         "rho": dark(np.sqrt(m2)) + disc * 1e-3 * np.exp(-np.abs(z) / 0.3),
@@ -127,6 +137,7 @@ def group(p, x, leading, chi2, epsilon):
         data[name] = ((*leading, *dims), value, {"units": unit, "long_name": words})
     coords = {
         "R": ("R", BIG_R, {"units": "kpc"}),
+        "height": ("height", ABOVE, {"units": "kpc"}),
         "r": ("r", SHELLS, {"units": "kpc"}),
         "point": np.arange(len(x)),
         "component": ["ax", "ay", "az"],

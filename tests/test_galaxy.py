@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from astropy.table import Table
+from galaxy_checks import assert_vertical_force
 from numpyro import handlers
 from scipy import stats
 
@@ -258,6 +259,7 @@ def test_model_and_tree(data, dusty_stars):
     a = posterior["acceleration"].values.reshape(-1, 2, 3)
     truth = np.asarray(jax.vmap(TRUTH.acceleration)(POINTS))
     assert np.all(abs(a.mean(axis=0) - truth) < 5 * a.std(axis=0) + 1e-9)
+    assert_vertical_force(posterior)
     assert json.loads(tree.attrs["options"])["efficiency"] == "given"
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from galaxy_checks import assert_vertical_force
 from scipy import stats
 
 from bayesdust.catalogs.cartesian import read_milky_way
@@ -42,6 +43,10 @@ def test_the_true_force_is_found(tree):
     before = tree["prior"]["acceleration"].values[0]
     assert np.all(a.std(axis=0)[:, 0] < 0.05 * np.linalg.norm(truth, axis=1))
     assert np.all(before.std(axis=0)[:, 0] > 0.2 * np.linalg.norm(truth, axis=1))
+
+
+def test_the_true_vertical_force_is_found(tree):
+    assert_vertical_force(tree["posterior"])
 
 
 def test_tree_gate_and_rows(tree):

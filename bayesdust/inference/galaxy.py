@@ -28,8 +28,9 @@ from bayesdust.flows.training import Schedule
 from bayesdust.inference import galaxy_data
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces, flow_likelihood
 from bayesdust.inference.galaxy_data import (
+    AT_1100_PC,
     CIRCLES,
-    HEIGHT,
+    HEIGHTS,
     SHELLS,
     Survey,
     SurveyData,
@@ -206,16 +207,19 @@ def record(data: GalaxyData, potential: Potential, halo: Potential) -> dict[str,
     """Record the products as deterministic sites; `halo` is the dark part of `potential`.
 
     At the points phi, acceleration, rho and rho_dm; rho_dm_sun in the plane below the Sun; v_circ and
-    rho_dm_r (mean over shells); sigma_1.1kpc = |a_z| / (2 pi G) at 1.1 kpc above the Sun [Msun/pc2].
+    rho_dm_r (mean over shells); K_z = -a_z above the Sun's place in the plane; sigma_1.1kpc =
+    K_z / (2 pi G) at 1.1 kpc [Msun/pc2].
     """
     points = jnp.asarray(data.points)
     plane = jnp.array([data.R_sun, 0.0, 0.0])
-    above = jnp.array([data.R_sun, 0.0, HEIGHT])
+    above = plane + jnp.asarray(HEIGHTS)[:, None] * jnp.array([0.0, 0.0, 1.0])
+    K_z = -jax.vmap(potential.acceleration)(above)[:, 2]
     local = halo.density(plane)
     products = {
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
-        "sigma_1.1kpc": -potential.acceleration(above)[2] / (2 * jnp.pi * G) * PC**2,
+        "sigma_1.1kpc": K_z[AT_1100_PC] / (2 * jnp.pi * G) * PC**2,
+        "K_z": K_z,
         "v_circ": jax.vmap(potential.circular_velocity)(jnp.asarray(CIRCLES)),
         "rho_dm_r": jax.vmap(lambda r: _shell_mean(halo, r))(jnp.asarray(SHELLS)),
     }

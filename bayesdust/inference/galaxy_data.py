@@ -84,7 +84,8 @@ LARGE_INFLATION = 1.3  # of the sums' covariance
 EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
-HEIGHT = 1.1  # kpc, of Sigma
+HEIGHTS = np.linspace(0.1, 2.0, 20)  # kpc, of K_z
+AT_1100_PC = 10  # of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from bayesdust.inference.draws import (
     products_of,
     sample,
 )
-from bayesdust.inference.galaxy_data import CIRCLES, SurveyData
+from bayesdust.inference.galaxy_data import CIRCLES, HEIGHTS, SurveyData
 from bayesdust.inference.nuts import Draws, latent_sites, stage_key
 from bayesdust.inference.programs import Program, check
 
@@ -40,6 +40,7 @@ LABELS = {
     "rho_baryons_sun_msun_pc3": ("Msun/pc3", "density of the baryons in the plane at the Sun"),
     "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
     "v_circ": ("km/s", "circular velocity"),
+    "K_z": ("km2/(s2 kpc)", "downward acceleration above the plane at the Sun"),
     "rho_dm_r": ("Msun/kpc3", "dark-matter density by distance from the centre"),
     "phi": ("km2/s2", "gravitational potential"),
     "acceleration": ("km2/(s2 kpc)", "acceleration"),
@@ -89,11 +90,13 @@ PLACES = {
 COORDINATES = {
     "R": ("kpc", "distance from the axis"),
     "r": ("kpc", "distance from the centre"),
+    "height": ("kpc", "height above the plane at the Sun"),
     "point": ("", "row of the place in the table of places, from 0"),
     "component": ("", "Cartesian component"),
 }
 DIMENSIONS = {
     "v_circ": ["R"],
+    "K_z": ["height"],
     "rho_dm_r": ["r"],
     "phi": ["point"],
     "rho": ["point"],
@@ -239,6 +242,7 @@ def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "
         {name: group for name, group in groups.items() if group},
         coords={
             "R": CIRCLES,
+            "height": HEIGHTS,
             "r": data.shells,
             "point": np.arange(len(data.points)),
             "component": ["ax", "ay", "az"],

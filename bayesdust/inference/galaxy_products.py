@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
-from bayesdust.inference.galaxy_data import CIRCLES, HEIGHT
+from bayesdust.inference.galaxy_data import AT_1100_PC, CIRCLES, HEIGHTS
 from bayesdust.inference.galaxy_linear import LinearData
 from bayesdust.units import DENSITY_GEV_CM3, G
 
 # Where the dark matter's profile is taken: distances from the plane [kpc], azimuths from the Sun's [deg]
-HEIGHTS, AZIMUTHS = np.linspace(0.5, 2.0, 4), np.array([-40 / 3, 0.0, 40 / 3])
+OFF_PLANE, AZIMUTHS = np.linspace(0.5, 2.0, 4), np.array([-40 / 3, 0.0, 40 / 3])
 PC = 1e-3  # kpc
 _TOGETHER = 16  # places
 
@@ -25,13 +25,13 @@ ByPlace = Mapping[str, Array | np.ndarray]
 
 
 def places_of(data: LinearData) -> Places:
-    """Where products are wanted: the points, the plane and `HEIGHT` at the Sun, circles, and wedges."""
+    """Where products are wanted: the points, the plane and `HEIGHTS` at the Sun, circles, and wedges."""
     ahead = np.array([*data.sun[:2], 0.0]) / data.R_sun
     plane = data.R_sun * ahead
     return {
         "points": data.points,
         "plane": plane[None],
-        "above": plane[None] + np.array([0.0, 0.0, HEIGHT]),
+        "above": plane[None] + HEIGHTS[:, None] * np.array([0.0, 0.0, 1.0]),
         "circles": CIRCLES[:, None] * ahead,
         "wedges": _wedges(ahead, data.shells),
     }
@@ -64,7 +64,7 @@ def products(
 ) -> dict[str, Array | np.ndarray]:
     """What `galaxy.record` records, for coefficients `sizes` and the baryons' density `under` (*d, m) them.
 
-    rho_dm_r is the mean over a shell's places at `HEIGHTS` and `AZIMUTHS`, where stars are and discs not.
+    rho_dm_r is the mean over a shell's places at `OFF_PLANE` and `AZIMUTHS`, where stars are and discs not.
     """
 
     def of(name: str, where: str) -> Array:
@@ -73,12 +73,14 @@ def products(
     local = of("rho", "plane")[..., 0] - under["plane"][..., 0]
     outward = places["circles"] / CIRCLES[:, None]
     circle = -jnp.sum(of("acceleration", "circles") * outward, axis=-1) * CIRCLES
+    K_z = -of("acceleration", "above")[..., 2]
     profile = of("rho", "wedges") - under["wedges"]
     found = {
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
         "rho_baryons_sun_msun_pc3": under["plane"][..., 0] * PC**3,
-        "sigma_1.1kpc": -of("acceleration", "above")[..., 0, 2] / (2 * jnp.pi * G) * PC**2,
+        "sigma_1.1kpc": K_z[..., AT_1100_PC] / (2 * jnp.pi * G) * PC**2,
+        "K_z": K_z,
         "v_circ": jnp.sqrt(jnp.maximum(circle, 0.0)),
         "rho_dm_r": profile.reshape(*profile.shape[:-1], len(data.shells), -1).mean(axis=-1),
     }
@@ -89,8 +91,8 @@ def products(
 
 
 def _wedges(ahead: np.ndarray, shells: np.ndarray) -> Float[np.ndarray, "m 3"]:
-    """Places at `HEIGHTS` on both sides of the plane and at `AZIMUTHS`, shell by shell."""
+    """Places at `OFF_PLANE` on both sides of the plane and at `AZIMUTHS`, shell by shell."""
     azimuths = np.arctan2(ahead[1], ahead[0]) + np.radians(AZIMUTHS)
-    r, phi, z = np.meshgrid(shells, azimuths, [*-HEIGHTS, *HEIGHTS], indexing="ij")
+    r, phi, z = np.meshgrid(shells, azimuths, [*-OFF_PLANE, *OFF_PLANE], indexing="ij")
     R = np.sqrt(r**2 - z**2)
     return np.stack([R * np.cos(phi), R * np.sin(phi), z], axis=-1).reshape(-1, 3)
