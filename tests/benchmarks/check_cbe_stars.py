@@ -1,8 +1,9 @@
-"""More stars, other haloes, unlike light: `make check-cbe-stars` writes docs/results/cbe-stars.md.
+"""More stars, other haloes and discs, unlike light: `make check-cbe-stars` writes docs/results/cbe-stars.md.
 
 The errors of the two forces with a quarter of the mock's stars (all four quarters) and with all of them,
 which are to be half as large; and the halo's parameters of mocks whose halo is not NFW, gamma = 0.5 and 1.5,
-which are to lie inside their 95 % intervals; and what breaks where the populations have luminosity functions
+which are to lie inside their 95 % intervals; the same of galaxies of two discs, where the model has one; and
+what breaks where the populations have luminosity functions
 of their own, so that the efficiency depends on the velocity. Finished fits are kept in build/check-cbe-stars,
 so that the same command goes on where it stopped.
 """
@@ -25,7 +26,13 @@ from benchmarks.results import chi2_of, dusty_mock, force_sizes, provenance, rea
 from bayesdust.catalogs.cartesian import read_milky_way  # noqa: E402
 from bayesdust.dusty_mocks import DustySurvey, LuminosityFunction, clouds, dusty_survey  # noqa: E402
 from bayesdust.inference.programs import load  # noqa: E402
-from bayesdust.potentials import GNFW, SphericalAsPotential, Sum, milky_way_2014  # noqa: E402
+from bayesdust.potentials import (  # noqa: E402
+    GNFW,
+    MiyamotoNagai,
+    SphericalAsPotential,
+    Sum,
+    milky_way_2014,
+)
 from bayesdust.runs import Request  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "results" / "cbe-stars.md"
@@ -45,6 +52,13 @@ LIGHTS = {
     ),
 }
 LIGHT_SEEDS = (21, 22)
+#: density at the Sun [Msun/pc3], length and height [kpc] of Miyamoto-Nagai discs
+DISCS = {
+    "one": ((0.084, 3.0, 0.28),),
+    "gas of 0.12 kpc, stars of 0.38": ((0.041, 4.0, 0.12), (0.043, 3.0, 0.38)),
+    "0.2 kpc, a thick one of 0.8": ((0.07, 3.0, 0.2), (0.014, 2.5, 0.8)),
+}
+DISC_SEEDS = (41, 42)
 R_S = 16.0  # kpc
 
 
@@ -134,6 +148,28 @@ def halo_row(gamma: float, seed: int) -> str:
     )
 
 
+def disc_row(name: str, seed: int) -> str:
+    """The dark matter of a galaxy of such discs, whether the truth is in its 95 % interval."""
+    sun = jnp.array([8.122, 0.0, 0.0])
+    discs = [
+        MiyamotoNagai(1e9 * local / MiyamotoNagai(1.0, a, b).density(sun), a, b)
+        for local, a, b in DISCS[name]
+    ]
+    _, halo, bulge = milky_way_2014().parts
+    potential = Sum((*discs, halo, bulge))
+    survey = dusty_survey(STARS, seed, potential=potential, dust=clouds(seed))
+    request = Request(load("mw_cbe_gnfw"), survey.stars(), "nuts", {"limit": 14.0}, {"seed": seed})
+    tree, passed = settled_run(request, FOLDER / f"discs-{list(DISCS).index(name)}-{seed}")
+    local, v = (tree["posterior"][n] for n in ("rho_dm_sun_msun_pc3", "v_circ"))
+    low, high = np.quantile(local.values, [0.025, 0.975])
+    truth, v = float(halo.density(sun)) / 1e9, v.sel(R=8.0).values
+    return (
+        f"| {name} | {seed} | {local.values.mean():.4f}, {low:.4f} to {high:.4f} ({truth:.4f}) | "
+        f"{v.mean():.1f} +- {v.std():.1f} ({float(potential.circular_velocity(8.0)):.1f}) | {chi2_of(tree)} "
+        f"{'pass' if passed else 'FAIL'} | {'inside' if low <= truth <= high else 'MISSED'} |"
+    )
+
+
 def light_row(name: str, seed: int) -> str:
     """Forces and dark matter, the dust from magnitudes, of populations with such luminosity functions."""
     survey = dusty_survey(STARS, seed, dust=clouds(seed), luminosity=LIGHTS[name])
@@ -161,6 +197,8 @@ def main() -> None:
     for case in HALOES:
         haloes.append(halo_row(*case))
         print(haloes[-1], flush=True)
+    discs = [disc_row(name, seed) for name in DISCS for seed in DISC_SEEDS]
+    print("\n".join(discs), flush=True)
     lights = [light_row(name, seed) for name in LIGHTS for seed in LIGHT_SEEDS]
     print("\n".join(lights), flush=True)
     stars = []
@@ -169,7 +207,7 @@ def main() -> None:
             stars.append(more_stars(model, these, name))
             print(stars[-1], flush=True)
     lines = [
-        "# More stars; other haloes",
+        "# More stars; other haloes and discs",
         "",
         "## Four times the stars",
         "",
@@ -193,6 +231,17 @@ def main() -> None:
         "| gamma | seed | gamma | r_s [kpc] | q | rho_DM(Sun) | v_circ | chi2 / dof | diagnostics | |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *haloes,
+        "",
+        "## Two discs",
+        "",
+        f"`mw_cbe_gnfw`, which has one disc of free length and height, on mocks of {STARS:,} stars in "
+        "galaxies of other discs with 0.084 Msun/pc3 at the Sun in all, MWPotential2014's halo and bulge, "
+        "dust from magnitudes, clouds of their own: mean and 95 % interval of rho_DM(Sun) in Msun/pc3 and "
+        "v_circ(8 kpc) in km/s, the truth in brackets. Wanted: inside.",
+        "",
+        "| discs | seed | rho_DM(Sun) | v_circ | chi2 / dof | diagnostics | |",
+        "|---|---|---|---|---|---|---|",
+        *discs,
         "",
         "## Populations of unlike light",
         "",
