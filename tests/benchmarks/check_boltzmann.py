@@ -73,7 +73,6 @@ EMBEDDED: list[tuple[str, str, dict[str, Any], str | None, tuple[int, ...]]] = [
     ("ignored (the wrong model)", "mw_cbe_gnfw", {}, None, (0, 1, 2)),
     ("given", "mw_cbe_linear", {}, "1/epsilon", (0, 1, 2)),
     ("from magnitudes", "mw_cbe_linear", {"limit": 14.0}, None, (0, 1, 2)),
-    ("from magnitudes", "mw_cbe_neural", {"limit": 14.0}, None, (0,)),
 ]
 HEADER = [
     "| model | efficiency | seed | horizontal | vertical | errors [%] | where dusty | "
