@@ -66,7 +66,8 @@ LIMITS = 0.3, (0.85, 1.15)  # of |mean z| and of rms z
 
 
 NOTES = """\
-`dust_ignored` is `mw_cbe_gnfw` with `efficiency=none`, a wrong model. Galaxies that the priors have drawn
+`dust_ignored` is `mw_cbe_gnfw` with `efficiency=none`, a wrong model: the forces show
+it, the local dark matter does not. Galaxies that the priors have drawn
 show whether the likelihood is right, and nothing of baryons or haloes of another shape than the priors
 allow: haloes that are not NFW, on four mocks: [cbe-stars.md](cbe-stars.md). The mocks are axisymmetric,
 smooth discs of stars behind a layer and twelve clouds; what arms of the stars or a layer of another kind
