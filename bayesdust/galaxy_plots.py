@@ -106,8 +106,7 @@ def circular_velocity(tree: DataTree, ax: Axes) -> Axes:
 def vertical_force(tree: DataTree, ax: Axes) -> Axes:
     """K_z = -a_z [(km/s)^2/kpc] above the plane at the Sun against the height [kpc]."""
     draw_bands(tree, ax, "K_z", "height", log=False)
-    _spread(ax)
-    ax.set(xlabel="$z$ [kpc]", ylabel=r"$K_z(z)$ [km$^2$ s$^{-2}$ kpc$^{-1}$]")
+    ax.set(xscale="linear", xlabel="$z$ [kpc]", ylabel=r"$K_z(z)$ [km$^2$ s$^{-2}$ kpc$^{-1}$]")
     legend(ax)
     return ax
 

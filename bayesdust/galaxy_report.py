@@ -50,8 +50,9 @@ _HALO = (
 )
 _BANDS = (
     "median, 68 and 95 % bands of the posterior (blue) over the 95 % band of the prior (grey). "
-    "Where blue is as wide as grey, the stars said nothing. Dotted line: the Sun’s radius."
+    "Where blue is as wide as grey, the stars said nothing."
 )
+_BY_RADIUS = f"{_BANDS} Dotted line: the Sun’s radius."
 
 
 def context(tree: DataTree, table: Table, share: Table) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _of_a_halo(tree: DataTree) -> list[Spec]:
         Spec(
             "Radial profile",
             "Density of the dark matter: what was measured, with standard errors that may be correlated, "
-            f"and the halo fitted to it, {_BANDS} Orange: published densities at the Sun.",
+            f"and the halo fitted to it, {_BY_RADIUS} Orange: published densities at the Sun.",
             "full",
             partial(on_axes, galaxy_plots.halo, tree, size=(9.6, 5.0)),
         )
@@ -164,13 +165,13 @@ def _figures(tree: DataTree) -> list[Spec]:
     return [
         Spec(
             "Dark-matter density",
-            f"Density of the dark matter by distance from the Galactic centre: {_BANDS}",
+            f"Density of the dark matter by distance from the Galactic centre: {_BY_RADIUS}",
             "half",
             partial(on_axes, galaxy_plots.density, tree),
         ),
         Spec(
             "Circular velocity",
-            f"Circular velocity of all mass in the plane: {_BANDS}",
+            f"Circular velocity of all mass in the plane: {_BY_RADIUS}",
             "half",
             partial(on_axes, galaxy_plots.circular_velocity, tree),
         ),

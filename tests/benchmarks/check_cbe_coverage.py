@@ -69,7 +69,8 @@ NOTES = """\
 `dust_ignored` is `mw_cbe_gnfw` with `efficiency=none`, a wrong model: the forces show
 it, the local dark matter does not. Galaxies that the priors have drawn
 show whether the likelihood is right, and nothing of baryons or haloes of another shape than the priors
-allow: haloes that are not NFW, on four mocks: [cbe-stars.md](cbe-stars.md). The mocks are axisymmetric,
+allow: haloes that are not NFW, and galaxies of two discs, on four mocks each:
+[cbe-stars.md](cbe-stars.md). The mocks are axisymmetric,
 smooth discs of stars behind a layer and twelve clouds; what arms of the stars or a layer of another kind
 do to the dust: [dust.md](dust.md). `mw_cbe_linear` allows for more than that, and its a_y and a_z are a
 little too uncertain here. The largest z are of the efficiency, at a few places in the plane whose part of

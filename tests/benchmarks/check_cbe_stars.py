@@ -166,7 +166,7 @@ def disc_row(name: str, seed: int) -> str:
     return (
         f"| {name} | {seed} | {local.values.mean():.4f}, {low:.4f} to {high:.4f} ({truth:.4f}) | "
         f"{v.mean():.1f} +- {v.std():.1f} ({float(potential.circular_velocity(8.0)):.1f}) | {chi2_of(tree)} "
-        f"{'pass' if passed else 'FAIL'} | {'inside' if low <= truth <= high else 'MISSED'} |"
+        f"| {'pass' if passed else 'FAIL'} | {'inside' if low <= truth <= high else 'MISSED'} |"
     )
 
 
