@@ -261,8 +261,8 @@ def main() -> None:
         "## The embedded mock",
         "",
         "The same of the 30,000 stars of `bayesdust demo mw`, whose halo has 4 % of the stars in place of "
-        "0.7 %, at 300 places; seed: of the mock and of the fit. So few stars do not reach the sds wanted with the "
-        "efficiency given; 100,000 of them do (0.6 and 2.6 %, [cbe-stars.md](cbe-stars.md)).",
+        "0.7 %, at 300 places; seed: of the mock and of the fit. So few stars do not reach the sds "
+        "wanted with the efficiency given; 100,000 of them do (0.6 and 2.6 %, [cbe-stars.md](cbe-stars.md)).",
         "",
         *HEADER,
         *shown(embedded_rows()),
