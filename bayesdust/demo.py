@@ -75,6 +75,11 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
     at = jax.vmap(lambda x: (survey.galaxy.potential.potential(x), halo.density(x)))
     phi, rho_dm = (np.asarray(a) for a in at(points))
     local = float(halo.density(jnp.array([abs(ball.centre[0]), 0.0, 0.0])))
+
+    def K_z(heights: ArrayLike) -> np.ndarray:
+        above = np.multiply.outer(heights, [0.0, 0.0, 1.0]) + np.array([ball.R, 0.0, 0.0])
+        return -survey.acceleration(above)[:, 2]
+
     truth = {
         "gamma": 1.0,
         "q": 1.0,
@@ -86,10 +91,8 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
         "rho_dm_sun_msun_pc3": local * 1e-9,
         "rho_dm_r": jax.vmap(lambda r: halo.density(jnp.array([r, 0.0, 0.0]))),
         "v_circ": jax.vmap(survey.galaxy.potential.circular_velocity),
-        "K_z": lambda z: -survey.acceleration(_above(ball.R, z))[:, 2],
-        "sigma_1.1kpc": float(
-            -survey.acceleration(_above(ball.R, [1.1]))[0, 2] / (2 * np.pi * G) * 1e-6
-        ),
+        "K_z": K_z,
+        "sigma_1.1kpc": float(K_z([1.1])[0]) / (2 * np.pi * G) * 1e-6,
         "phi": phi,
         "rho_dm": rho_dm,
         "rho": survey.density(points),
@@ -99,12 +102,6 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
     options = {"limit": survey.limit}
     settings = {"seed": seed}
     return Request(load("mw_cbe_gnfw"), stars, "nuts", options, settings, truth, points)
-
-
-def _above(R: float, heights: ArrayLike) -> np.ndarray:
-    """Places (m, 3) [kpc] at R from the axis and at `heights` (m,)."""
-    z = np.asarray(heights, dtype=float)
-    return np.stack([np.full_like(z, R), np.zeros_like(z), z], axis=-1)
 
 
 def _places(centre: np.ndarray, number: int, seed: int) -> np.ndarray:

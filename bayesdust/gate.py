@@ -37,9 +37,7 @@ RHAT_MAX = 1.01
 ESS_MIN = 400.0
 EBFMI_MIN = 0.3
 PARETO_K_MAX = 0.7
-WEIGHED_ESS_MIN = (
-    100.0  # of the draws from the prior that an exact posterior weighs; k of so few is noise
-)
+WEIGHED_ESS_MIN = 100.0  # of the draws from the prior that an exact posterior weighs
 DISPERSION_FACTOR = 2.0  # between sigma_los at R_half and the published one
 DISPERSION_MAX = 30.0  # km/s, where none is published
 CHI2_SIGMAS = 5.0  # above the degrees of freedom, in the sd of chi2
@@ -92,10 +90,10 @@ def verdict(tree: DataTree, table: Table | None = None, published: Table | None 
     """The diagnostics gate over the rows of `table` (`summarise(tree)`, made here if not given).
 
     Sampled posteriors: R-hat <= 1.01, bulk and tail ESS >= 400, no divergences, E-BFMI >= 0.3.
-    Variational ones: Pareto k <= 0.7; exact ones that weigh draws from the prior: that, or 100 of the
-    draws count. All: every draw finite, and every quantity that the prior
-    lets vary has varied. A statistic that is absent or NaN fails its check, unless the
-    quantity is a constant of the model.
+    Variational ones: Pareto k <= 0.7; exact ones that weigh draws from the prior: that, or 100 of
+    the draws count. All: every draw finite, and every quantity that the prior lets vary has
+    varied. A statistic that is absent or NaN fails its check, unless the quantity is a constant of
+    the model.
 
     Converged draws can still be of the wrong stars: sigma_los at R_half must not lie, with its
     whole 95 % interval, beyond a factor 2 of the galaxy's published dispersion, or above 30 km/s
@@ -279,27 +277,27 @@ def _check_pareto(tree: DataTree) -> Check:
     """Of a guide's draws, or of the draws by which an exact posterior weighs its own settings."""
     exact = str(tree.attrs.get("method", "")) == "exact"
     value = float(tree.attrs.get("pareto_k", math.nan))
-    ess = float(tree.attrs.get("psis_ess", math.nan)) if exact else math.nan
-    ok = value <= PARETO_K_MAX or (not math.isnan(value) and ess >= WEIGHED_ESS_MIN)
     what = "weighing the draws from the prior" if exact else "the guide"
+    sentence = f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted)"
+    ok = value <= PARETO_K_MAX
     if math.isnan(value):
         sentence = f"Pareto k of {what} is not known, so it cannot be trusted."
-    elif exact and ok and not math.isnan(ess):
-        sentence = (
-            f"{ess:.0f} of the draws from the prior count (at least {WEIGHED_ESS_MIN:.0f} wanted, or a "
-            f"Pareto k of their weights of at most {PARETO_K_MAX}; it is {value:.2f})."
-        )
-    elif ok:
-        sentence = f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted)."
     elif exact:
-        sentence = (
-            f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted), and {ess:.0f} of them "
-            "count: few are what the stars ask for. The dust or the equilibrium may be taken wrongly; else "
+        # k of some hundred weights is noise where many of them count
+        ess = float(tree.attrs.get("psis_ess", math.nan))
+        ok = ok or ess >= WEIGHED_ESS_MIN
+        sentence += f", or {WEIGHED_ESS_MIN:.0f} that count; {ess:.0f} do"
+        sentence += (
+            "."
+            if ok
+            else ": few are what the stars ask for. The dust or the equilibrium may be taken wrongly; else "
             "give the fields priors nearer to it, in a copy of the model."
         )
+    elif ok:
+        sentence += "."
     else:
-        sentence = (
-            f"Pareto k of {what} is {value:.2f} (at most {PARETO_K_MAX} wanted): the guide "
-            "does not cover the posterior and is not to be trusted; use NUTS or a flow guide."
+        sentence += (
+            ": the guide does not cover the posterior and is not to be trusted; use NUTS or a flow "
+            "guide."
         )
     return Check("pareto_k", value, PARETO_K_MAX, ok, sentence)

@@ -85,7 +85,7 @@ EDGE = 0.975  # of the ball's radius: bumps end within, where no star is missing
 SHELLS = np.geomspace(3.0, 30.0, 28)  # kpc, of the dark halo's radial profile
 CIRCLES = np.sort(np.append(np.linspace(4.0, 12.0, 17), 8.122))  # kpc, of the rotation curve
 HEIGHTS = np.linspace(0.1, 2.0, 20)  # kpc, of K_z
-AT_1100_PC = 10  # of them
+AT_1100_PC = int(np.argmin(abs(HEIGHTS - 1.1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -475,10 +475,11 @@ def _with_stars(tests: Bumps, sample: Sample) -> Bool[np.ndarray, " m"]:
 
 def _off_centre(points: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
     """The places; BayesdustError for one where cusps and bulges are infinite."""
-    for i in np.flatnonzero(np.linalg.norm(points, axis=1) < CENTRE):
+    inside = np.flatnonzero(np.linalg.norm(points, axis=1) < CENTRE)
+    if inside.size:
         raise BayesdustError(
-            f"Place {i + 1} of the {len(points)} asked for is the Galactic centre, where densities may be "
-            "infinite: leave it out."
+            f"Place {inside[0] + 1} of the {len(points)} asked for is the Galactic centre, where densities "
+            "may be infinite: leave it out."
         )
     return points
 

@@ -25,7 +25,7 @@ from benchmarks.results import dusty_mock, kept_json, pooled, provenance  # noqa
 
 from bayesdust.callbacks import unheard  # noqa: E402
 from bayesdust.catalogs.milky_way import MilkyWayStars  # noqa: E402
-from bayesdust.dusty_mocks import DustySurvey, clouds, dusty_survey  # noqa: E402
+from bayesdust.dusty_mocks import clouds, dusty_survey  # noqa: E402
 from bayesdust.dynamics.weak_form import Bumps, two_forces  # noqa: E402
 from bayesdust.inference.galaxy_data import CHOICES, OPTIONS, Survey, options_of  # noqa: E402
 from bayesdust.potentials import Potential, milky_way_2014  # noqa: E402
@@ -73,11 +73,6 @@ def prepared(stars: MilkyWayStars, options: dict[str, Any]) -> Survey:
     return Survey.of(stars, chosen, None, 1, unheard)
 
 
-def of_mock(survey: DustySurvey) -> MilkyWayStars:
-    """Its stars, weighed by their true efficiency."""
-    return survey.stars(weights="1/epsilon")
-
-
 def by_size(index: int) -> Result:
     """One of `SIZES`."""
     number, bump = SIZES[index]
@@ -107,13 +102,13 @@ ERRORS = (
 def sample(index: int) -> Result:
     """One galaxy and its dust, seen again."""
     seed = FIRST_SAMPLE + index
-    return told(of_mock(dusty_survey(FEW, seed, dust=clouds(FIRST_SAMPLE))), {})
+    return told(dusty_survey(FEW, seed, dust=clouds(FIRST_SAMPLE)).stars("1/epsilon"), {})
 
 
 def dusty(index: int) -> Result:
     """A galaxy and clouds of their own: efficiency given, from magnitudes, ignored."""
     survey = check_cbe_coverage.mock(FIRST_MOCK + index)
-    stars, truth = of_mock(survey), survey.galaxy.potential
+    stars, truth = survey.stars("1/epsilon"), survey.galaxy.potential
     return {
         "given": told(stars, {}, truth),
         "magnitudes": told(stars, {"limit": 14.0}, truth),
