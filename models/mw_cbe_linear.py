@@ -9,7 +9,8 @@ Options (`--option KEY=VALUE`): efficiency = none | given (the stars' weights) |
 the stars' magnitudes, with limit = the survey's, and absolute_limit where the sample is cut at one) | free
 (from the motions alone); counts = used | ignored (does the stars' number tell of dust too?); magnitude
 (their column); errors = ignored | deconvolved, and sun = fixed | uncertain, which Gaia's columns decide by
-themselves; bump [kpc], the size of the test functions; modes and dust_modes, how many.
+themselves; bump [kpc], the size of the test functions; modes and dust_modes, how many; likelihood = sums |
+flow (forces that flows read off the stars, a cross-check that takes minutes to prepare).
 """
 
 import functools

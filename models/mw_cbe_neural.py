@@ -10,7 +10,8 @@ the stars' magnitudes, with limit = the survey's, and absolute_limit where the s
 (from the motions alone); counts = used | ignored (does the stars' number tell of dust too?); magnitude
 (their column); errors = ignored | deconvolved, and sun = fixed | uncertain, which Gaia's columns decide by
 themselves; bump [kpc], the size of the test functions; modes and dust_modes, how fine a field the networks
-may draw.
+may draw; likelihood = sums | flow (forces that flows read off the stars, a cross-check that takes minutes to
+prepare).
 """
 
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def sample_potential(data):
 
 
 def sample_dust(data):
-    if data.options["efficiency"] == "none":
+    if data.dust_modes is None:
         return None
     sigma = jnp.log(DUST[data.options["efficiency"]])
     sigma = jnp.exp(numpyro.sample("ln_sigma_dust", dist.Normal(sigma, 0.5)))

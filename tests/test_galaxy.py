@@ -17,10 +17,10 @@ from bayesdust.dynamics import dust_fit
 from bayesdust.dynamics.cross_fitting import Parts
 from bayesdust.dynamics.weak_form import Bumps, Pilot, Sample, covariance, reweighted
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import galaxy, galaxy_posterior
+from bayesdust.inference import galaxy, galaxy_posterior, survey_flows
 from bayesdust.inference.flow_likelihood import FlowForces
 from bayesdust.inference.galaxy_data import BUMP, CHOICES, OPTIONS, Survey, options_of, pilot_force
-from bayesdust.inference.programs import load
+from bayesdust.inference.programs import check, load
 from bayesdust.potentials import Sum, milky_way_2014
 from bayesdust.runs import Request, record
 from bayesdust.summary import summarise
@@ -70,7 +70,7 @@ def asked(monkeypatch):
         repeats = true * (1 + 0.001 * rng.normal(size=(2, 8)))
         return FlowForces.of(cells, repeats, true * (1 + 0.02 * rng.normal(size=(30, 8))), repeats)
 
-    monkeypatch.setattr(galaxy, "flow_forces", in_their_place)
+    monkeypatch.setattr(survey_flows, "flow_forces", in_their_place)
     return found
 
 
@@ -83,7 +83,7 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
             np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
         np.testing.assert_array_equal(again.cells.shares, first.cells.shares)
     assert asked["times"] == 1
-    assert galaxy.FLOW_FORCES in EXTRAS  # which a finished run keeps
+    assert survey_flows.FLOW_FORCES in EXTRAS  # which a finished run keeps
     (tmp_path / "next").mkdir()
     galaxy.prepare(dusty_stars, options, flows=tmp_path, folder=tmp_path / "next")
     assert (tmp_path / "next" / "flow_forces.npz").exists()  # for the run after that
@@ -97,9 +97,6 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
         galaxy.prepare(dusty_stars, options, flows=tmp_path)
     with pytest.raises(BayesdustError, match=r"elsewhere holds no flow_forces\.npz"):
         galaxy.prepare(dusty_stars, options, flows=tmp_path / "elsewhere")
-    for model in ("mw_cbe_linear", "mw_cbe_neural"):
-        with pytest.raises(BayesdustError, match="no option 'likelihood'"):
-            galaxy_posterior.fit(load(model), dusty_stars, options=options)
     with pytest.raises(BayesdustError, match="for the option likelihood=flow"):
         galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path)
 
@@ -112,7 +109,7 @@ def test_flows_are_told_of_errors(dusty_stars, asked):
     places, motions = np.stack([x, 1.02 * x, 0.98 * x], axis=1), np.stack([v, v + 9, v - 9], axis=1)
     weights = np.random.default_rng(1).uniform(1, 2, (n, 3)) * np.array([2.0, -0.5, -0.5])
     survey = dataclasses.replace(survey, sample=Sample.of(places, motions, weights))
-    galaxy._trained(survey, lambda *_: None)
+    survey_flows.trained(survey, lambda *_: None)
     moved_x, moved_v, moved_w = asked["noisier"]
     gone = np.linalg.norm(1.02 * x - survey.centre, axis=1) > survey.radius
     assert 0 < gone.sum() < n
@@ -145,6 +142,57 @@ def test_flows_can_be_the_likelihood(dusty_stars, data, asked):
     assert chi2 == pytest.approx(density(data, 1)[1])
     with pytest.raises(BayesdustError, match="likelihood cannot be 'both'"):
         galaxy.prepare(dusty_stars, {"likelihood": "both"}, POINTS)
+
+
+def test_flows_can_be_the_likelihood_without_a_shape(dusty_stars, asked):
+    """The cells' forces are those that flows say, as well as these know them; no dust is left to be found."""
+    options = {"bump": 1.7, "modes": 60, "likelihood": "flow"}
+    program = load("mw_cbe_linear")
+    prepared = program.prepare(dusty_stars, options, POINTS)
+    assert prepared.dust_modes is None
+    assert prepared.sums.shape[0] == prepared.number
+    assert len(prepared.constant) == 8
+    found = program.posterior(prepared, jax.random.PRNGKey(1)).posterior
+    names = [f"size_{name}" for name in prepared.parts]
+    parts = np.stack([found[name] for name in names], axis=1)
+    assert abs(parts[:, 1].mean() - 0.6) < 0.4  # the prior's
+
+    flow = survey_flows.chosen_by(  # of the same seeds
+        Survey.of(dusty_stars, prepared.options, None, 0, lambda *_: None),
+        dusty_stars,
+        None,
+        None,
+        lambda *_: None,
+    )[0]
+    wide = np.sqrt(np.diag(flow.normal_covariance))
+    law = np.sqrt(np.diag(flow.covariance))
+    np.testing.assert_array_less(law, wide)
+    # the sums' chi2 is that of the sums: the truth's, as these forces are right
+    assert np.median(found["chi2"]) < prepared.number + 5 * np.sqrt(2 * prepared.number)
+    scaled = dataclasses.replace(prepared, constant=2 * prepared.constant)
+    twice = program.posterior(scaled, jax.random.PRNGKey(1)).posterior
+    assert np.median(twice["chi2"]) > prepared.number + 5 * np.sqrt(2 * prepared.number)
+    ratio = twice["acceleration"][:, 0, 0].mean() / found["acceleration"][:, 0, 0].mean()
+    assert 1.5 < ratio < 2.5  # the flows' forces decide, and not the sums
+    truth = np.asarray(jax.vmap(TRUTH.acceleration)(POINTS))
+    a = found["acceleration"]
+    assert np.all(abs(a.mean(axis=0) - truth) < 4 * a.std(axis=0))
+    networks = load("mw_cbe_neural").prepare(dusty_stars, options, POINTS)
+    assert networks.smooth_dust is None
+    check(load("mw_cbe_neural"), networks)
+
+
+def test_the_normal_law_is_as_wide_as_students(asked, dusty_stars):
+    """Its variance is that of (1), by draws of a multivariate t."""
+    flow = galaxy.prepare(dusty_stars, {"bump": 1.7, "likelihood": "flow"}).flow
+    free = flow.power - 8
+    law = stats.multivariate_t(shape=flow.covariance * (flow.members - 1) / free, df=free, seed=1)
+    x = law.rvs(200_000)
+    at = np.array([float(flow.log_likelihood(flow.values + step)) for step in x[:20]])
+    np.testing.assert_allclose(at - at[0], law.logpdf(x[:20]) - law.logpdf(x[0]), rtol=1e-6)
+    ratio = x.var(axis=0) / np.diag(flow.normal_covariance)
+    # of a t of some 18 degrees of freedom, whose fourth moment is 3.4 times the square of the second
+    np.testing.assert_allclose(ratio, 1.0, atol=4.5 * np.sqrt(2.5 / 200_000))
 
 
 @pytest.mark.slow
@@ -219,7 +267,7 @@ def test_what_is_not_known_of_the_dust(dusty_stars):
         stars = np.diag(covariance(survey.tests, left, pilot))
         fixed = mean[rows] / draws[:, rows] - 1
         held = np.asarray(reweighted(survey.tests, left, pilot, fixed[..., None]))
-        dust = np.diag(behind._dust_scatter(pilot)), np.mean(held**2, axis=0), 0.0
+        dust = np.sum(behind._dust_shifts(pilot) ** 2, axis=0), np.mean(held**2, axis=0), 0.0
         ratios.append([np.median((stars + more) / scatter) for more in dust])
     right, wrong, none = np.mean(ratios, axis=0)
     error = np.std(ratios, axis=0)[0] / np.sqrt(len(ratios))

@@ -1,6 +1,7 @@
 """Draws of a model's posterior and prior, and what the model makes of them: for every kind of model."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
@@ -36,6 +37,8 @@ class ExactDraws(NamedTuple):
     pareto_k : of the weights by which the draws were chosen, zero if none were needed
     ess : how many independent choices they are worth, by which Monte Carlo errors go
     notes : sentences for the user, beside those of the data
+    ln_evidence, ln_evidence_error : of what the stars say under the priors, and its Monte Carlo error, to
+        compare priors for the same stars; NaN if it is not known
     """
 
     posterior: dict[str, np.ndarray]
@@ -44,6 +47,8 @@ class ExactDraws(NamedTuple):
     pareto_k: float
     ess: float
     notes: tuple[str, ...] = ()
+    ln_evidence: float = math.nan
+    ln_evidence_error: float = math.nan
 
 
 def sample(

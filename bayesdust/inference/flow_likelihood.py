@@ -241,6 +241,12 @@ class FlowForces:
         free = B * (p - min(self.fitted, p))
         return min(self.fitted, p) + 2 + (M - 1 + free) / (1 + free)
 
+    @property
+    def normal_covariance(self) -> Float[np.ndarray, "p p"]:
+        """Of the normal law as wide as (1), for models that are linear in their parameters."""
+        free = self.power - len(self.values)
+        return self.covariance * (self.members - 1) / (free - 2)
+
     def log_likelihood(self, force: Float[Array, " p"]) -> Float[Array, ""]:
         """(1) for a model whose cells have these mean accelerations."""
         return -0.5 * self.power * jnp.log1p(self.chi2(force) / (self.members - 1))

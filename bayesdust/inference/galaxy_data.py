@@ -48,12 +48,14 @@ OPTIONS: dict[str, Any] = {
     "counts": "auto",
     "errors": "auto",
     "sun": "auto",
+    "likelihood": "sums",
 }
 CHOICES = {
     "efficiency": ("auto", "none", "given", "magnitudes"),
     "counts": ("auto", "used", "ignored"),
     "errors": ("auto", "ignored", "deconvolved"),
     "sun": ("auto", "fixed", "uncertain"),
+    "likelihood": ("sums", "flow"),
 }
 DUST_NOTE = (
     "The dust is told by the stars' magnitudes and number: on mocks 90 to 99 % of the true efficiencies lie "
@@ -103,6 +105,8 @@ class SurveyData:
     inflation : of the covariance in the likelihood, as stars are few ((2) of `cross_fitting`); chi2 is
         without it
     dust : the map behind `epsilon`, or None
+    dust_shifts : (number, d) by how much its draws move the whitened sums, over sqrt(d), as a part of their
+        covariance; None where there is no map
     notes : sentences for the user
     """
 
@@ -114,6 +118,7 @@ class SurveyData:
     pilot: tuple[float, float]
     inflation: float
     dust: DustMap | None
+    dust_shifts: Float[np.ndarray, "n d"] | None
     notes: tuple[str, ...]
 
     @property
@@ -238,7 +243,8 @@ class Survey:
         pilot = Pilot(pilot_force(sizes))
         on_progress(2, 3, "sums")
         slopes = np.concatenate([both[..., :-2], dimming], axis=-1)
-        extra = self._dust_scatter(pilot) + self._sun_scatter(pilot)
+        shifts = self._dust_shifts(pilot)
+        extra = shifts.T @ shifts + self._sun_scatter(pilot)
         known = first._replace(extra=extra)
         crossed, inflation = known._replace(slopes=slopes), known.inflation
         pull = crossed.pull(constants + both[..., -2:] @ sizes)
@@ -247,6 +253,7 @@ class Survey:
             constants.sum(axis=0),
             slopes.sum(axis=0),
             inflation * crossed.covariance,
+            np.sqrt(inflation) * shifts,
             pull / inflation,
             (float(sizes[0]), float(sizes[1])),
             inflation,
@@ -263,6 +270,7 @@ class Survey:
             "pilot": weighed.pilot,
             "inflation": weighed.inflation,
             "dust": self.dust,
+            "dust_shifts": None if self.dust is None else weighed.whiten(weighed.dust_shifts.T),
             "notes": self._notes() + self._few(weighed.inflation),
         }
 
@@ -286,8 +294,8 @@ class Survey:
                 break
         return sizes, found
 
-    def _dust_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
-        """Covariance of the sums' means between draws of the dust.
+    def _dust_shifts(self, pilot: Pilot) -> Float[np.ndarray, "d k"]:
+        """The sums' means between draws of the dust, over sqrt(d): their squares are a covariance.
 
         The stars' f is what it is, whatever is believed of the dust. Behind a true efficiency e the sums with
         weights 1/<e> have a mean that is the integral of (e/<e> - 1) f dg/dt, and f is, as well as is known,
@@ -296,10 +304,10 @@ class Survey:
         have told of e: it is an upper bound.
         """
         if self.by_draw is None:
-            return 0.0
+            return np.zeros((1, self.tests.number))
         factors = self.by_draw / self.by_draw.mean(axis=0) - 1
         shifts = np.asarray(reweighted(self.tests, self.sample, pilot, factors))
-        return shifts.T @ shifts / len(shifts)
+        return shifts / np.sqrt(len(shifts))
 
     def _sun_scatter(self, pilot: Pilot) -> Float[np.ndarray, "k k"] | float:
         """What is not known of the Sun's place and motion, as a covariance of the sums."""
@@ -352,22 +360,26 @@ class Survey:
 class Weighed(NamedTuple):
     """The sums `constant` + `slopes` @ coefficients, of force and then of dust, and how well they are known.
 
-    `scatter` is their covariance, `inflation` times what the stars show, `pull` the slope of the ln
-    likelihood that undoes the stars' pull on their own sums, `pilot` the sizes of its horizontal and vertical
-    force.
+    `scatter` is their covariance, `inflation` times what the stars show and what else is uncertain,
+    `dust_shifts` the root of the dust's part, `pull` the slope of the ln likelihood that undoes the stars'
+    pull on their own sums, `pilot` the sizes of its horizontal and vertical force.
     """
 
     constant: Float[np.ndarray, " k"]
     slopes: Float[np.ndarray, "k p"]
     scatter: Float[np.ndarray, "k k"]
+    dust_shifts: Float[np.ndarray, "d k"]
     pull: Float[np.ndarray, " p"]
     pilot: tuple[float, float]
     inflation: float
 
     def whitened(self) -> Float[np.ndarray, "k p+1"]:
         """Slopes and constant (last) of the sums made independent, of sd one."""
-        both = np.column_stack([self.slopes, self.constant])
-        return solve_triangular(np.linalg.cholesky(self.scatter), both, lower=True)
+        return self.whiten(np.column_stack([self.slopes, self.constant]))
+
+    def whiten(self, sums: Float[np.ndarray, "k q"]) -> Float[np.ndarray, "k q"]:
+        """What becomes of sums in the coordinates in which they are independent, of sd one."""
+        return solve_triangular(np.linalg.cholesky(self.scatter), sums, lower=True)
 
 
 def pilot_force(sizes: Float[np.ndarray, "2"]) -> Callable[[Array], Array]:

@@ -5,21 +5,25 @@ another field (`dynamics/modes.py`). The sums over the stars are linear in all c
 the stars leaves their slopes, and afterwards nothing depends on how many stars there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
 
 from bayesdust.arrays import Array
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.modes import Enveloped, Modes
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import galaxy_data
+from bayesdust.inference import galaxy_data, survey_flows
+from bayesdust.inference.flow_likelihood import FlowForces
 from bayesdust.inference.galaxy_data import (
     Survey,
     SurveyData,
@@ -44,15 +48,18 @@ class LinearData(SurveyData):
     Attributes
     ----------
     parts : the potentials of free size, by name
-    modes, dust_modes : of the potential and of ln epsilon
-    constant, slopes : (k,), (k, p): the whitened sums are `constant` + `slopes` @ coefficients, of the parts,
-        the modes and the dust's modes; one more than `number` where dust is allowed for, the gauge
+    modes, dust_modes : of the potential and of ln epsilon, the latter None where the likelihood knows no dust
+    sums : (number, p + 1) slopes of the whitened sums in the coefficients (of the parts, the modes and the
+        dust's modes) and, last, their constants
+    constant, slopes : (k,), (k, p): what is N(0, 1) in the truth is `constant` + `slopes` @ coefficients: the
+        sums, or what flows say of the force, and where there are dust's modes the gauge
     pull : (p,) slope of the ln likelihood that undoes the stars' pull on their own sums
     """
 
     parts: Mapping[str, Potential]
     modes: Modes
     dust_modes: Modes | Enveloped | None
+    sums: Float[np.ndarray, "n p+1"]
     constant: Float[np.ndarray, " k"]
     slopes: Float[np.ndarray, "k p"]
     pull: Float[np.ndarray, " p"]
@@ -60,8 +67,22 @@ class LinearData(SurveyData):
     @property
     def tells_epsilon(self) -> bool:
         """Whether there is an efficiency to be found, and places at which it is wanted."""
-        found = self.dust_modes is not None and self.options["efficiency"] != "given"
-        return found and len(self.points) > 0
+        return self.options["efficiency"] in ("magnitudes", "free") and len(self.points) > 0
+
+    def chi2(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
+        """chi2 (*d,) of the sums, without their inflation, for coefficients b."""
+        white = b @ self.sums[:, :-1].T + self.sums[:, -1]
+        return self.inflation * (white**2).sum(axis=-1)
+
+    def dust_answer(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
+        """What the draws of the dust map answer for (*d, map's draws), for coefficients b."""
+        assert self.dust_shifts is not None
+        return (b @ self.sums[:, :-1].T + self.sums[:, -1]) @ self.dust_shifts
+
+    @property
+    def tells_dust(self) -> bool:
+        """Whether the sums are told of a dust map's errors."""
+        return self.dust_shifts is not None and self.options["likelihood"] == "sums"
 
     @property
     def shells(self) -> Float[np.ndarray, " r"]:
@@ -96,37 +117,53 @@ def prepare(
     parts: Mapping[str, Potential],
     seed: int = 0,
     on_progress: OnProgress = unheard,
-    **more: Any,
+    flows: Path | None = None,
+    folder: Path | None = None,
 ) -> LinearData:
     """Ready `stars`; Phi is made of `parts` and modes, `points` (m, 3) [kpc] are where it is wanted.
 
-    Raises BayesdustError on an unknown option or choice, magnitudes that are not there, or a ball that is
-    too small for one test function.
+    With likelihood=flow `flows` and `folder` are as in `galaxy.prepare`. Raises BayesdustError on an unknown
+    option or choice, magnitudes that are not there, or a ball that is too small for one test function.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
-    if more:  # of options that are refused by now
-        raise TypeError(f"unexpected keyword arguments {', '.join(more)}")
+    if chosen["likelihood"] == "flow" and chosen["efficiency"] == "free":
+        raise BayesdustError(
+            "With likelihood=flow the dust cannot be free: give a limit, or the stars' weights."
+        )
     survey = Survey.of(stars, chosen, points, seed, on_progress)
+    flow, told = survey_flows.chosen_by(survey, stars, flows, folder, on_progress)
     modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
     dust: Modes | Enveloped | None = None
-    if chosen["efficiency"] != "none":
+    if chosen["efficiency"] != "none" and flow is None:
         number = _count(chosen, "dust_modes")
         dust = Modes.covering(survey.centre, survey.radius, DUST_LENGTHS, number)
         dust = dust if survey.dust is None else _where_dusty(dust, survey)
     force = partial(_forces, tuple(parts.values()), modes)
     weighed = survey.weigh(force, None if dust is None else dust.gradients, on_progress)
-    white = weighed.whitened()
+    sums = weighed.whitened()
+    white = sums if flow is None else _of_flows(flow, force)
     if dust is not None:
         white = np.vstack([white, _gauge(dust, survey.sun, white.shape[1])])
+    shared = survey.shared(weighed)
+    shared["notes"] += told
     return LinearData(
-        **survey.shared(weighed),
+        **shared,
         parts=parts,
         modes=modes,
         dust_modes=dust,
+        sums=sums,
         constant=white[:, -1],
         slopes=white[:, :-1],
-        pull=weighed.pull,
+        pull=weighed.pull if flow is None else np.zeros_like(weighed.pull),
     )
+
+
+def _of_flows(flow: FlowForces, force: Callable[[Array], Array]) -> Float[np.ndarray, "c p+1"]:
+    """What flows say of the force, whitened: slopes in the coefficients and constants (last)."""
+    found = np.asarray(jax.jit(jax.vmap(force))(jnp.asarray(flow.cells.x)))
+    slopes = np.einsum("cni,npi->cp", flow.cells.shares, found)
+    both = np.column_stack([slopes, -flow.values])
+    return solve_triangular(np.linalg.cholesky(flow.normal_covariance), both, lower=True)
 
 
 def _forces(parts: tuple[Potential, ...], modes: Modes, x: Array) -> Array:

@@ -28,6 +28,7 @@ from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.dynamics.modes import MARGIN, Enveloped, Modes
 from bayesdust.inference import galaxy_linear
 from bayesdust.inference.galaxy_linear import DUST_LENGTHS, LENGTHS, LinearData
+from bayesdust.inference.galaxy_notes import field_slopes
 from bayesdust.inference.galaxy_products import (
     ByPlace,
     Places,
@@ -83,19 +84,23 @@ class NeuralData(LinearData):
     ----------
     asked : (m, 3) kpc, where the networks are asked
     smooth, smooth_dust : (modes, m), (dust modes, m): (1)
-    design, tilt : (k, a), (a,): `slopes` and `pull`, by what the networks are where they are asked
+    into : (p, a), the coefficients by all that the sums depend on, the networks where they are asked
+    design, tilt : (k, a), (a,): `slopes` and `pull`, by the same
     read : places of the products, `made` what Phi's parts and modes are there
     at_points : (n, m) ln epsilon at the points, by what its network is where it is asked
+    slopes_at_points : (n, 3, m) its gradient [1/kpc] at the first of them likewise
     """
 
     asked: Float[np.ndarray, "m 3"]
     smooth: Float[np.ndarray, "p m"]
     smooth_dust: Float[np.ndarray, "q m"] | None
+    into: Float[np.ndarray, "p a"]
     design: Float[np.ndarray, "k a"]
     tilt: Float[np.ndarray, " a"]
     read: Places
     made: Mapping[str, ByPlace]
     at_points: Float[np.ndarray, "n m"] | None
+    slopes_at_points: Float[np.ndarray, "n 3 m"] | None
 
 
 def prepare(
@@ -108,23 +113,26 @@ def prepare(
     data = galaxy_linear.prepare(stars, options, points, **more)
     asked = _in_ball(data.modes.centre, float(data.modes.half[0]) / MARGIN)
     smooth, dust = _smoother(data.modes, LENGTHS, asked), data.dust_modes
-    blocks, smooth_dust, at_points = [np.eye(len(data.parts)), smooth], None, None
+    blocks, smooth_dust, at_points, slopes = [np.eye(len(data.parts)), smooth], None, None, None
     if dust is not None:
         plain = dust.modes if isinstance(dust, Enveloped) else dust
         smooth_dust = _smoother(plain, DUST_LENGTHS, asked)
         blocks.append(smooth_dust)
         at_points = np.asarray(jax.vmap(dust.values)(jnp.asarray(data.points))) @ smooth_dust
+        slopes = np.einsum("nqi,qm->nim", field_slopes(dust, data.points), smooth_dust)
     into, read = block_diag(*blocks), places_of(data)
     return NeuralData(
         **{field.name: getattr(data, field.name) for field in fields(data)},
         asked=asked,
         smooth=smooth,
         smooth_dust=smooth_dust,
+        into=into,
         design=data.slopes @ into,
         tilt=data.pull @ into,
         read=read,
         made=made_at(data, read),
         at_points=at_points,
+        slopes_at_points=slopes,
     )
 
 
@@ -141,24 +149,33 @@ def asked_of(
 
 
 def weak_likelihood(data: NeuralData, values: Float[Array, " a"]) -> None:
-    """The likelihood of the sums over the stars, factor "boltzmann"; chi2 is recorded."""
+    """The likelihood of the sums over the stars, or of the flows' forces, factor "boltzmann".
+
+    The sums' chi2 is recorded in either case.
+    """
     white = data.constant + data.design @ values
     numpyro.factor("boltzmann", -0.5 * jnp.sum(white**2) + data.tilt @ values)
-    numpyro.deterministic("chi2", data.inflation * jnp.sum(white[: data.number] ** 2))
+    b = jnp.asarray(data.into) @ values
+    numpyro.deterministic("chi2", data.chi2(b))
+    if data.tells_dust:
+        numpyro.deterministic("dust_answer", data.dust_answer(b))
 
 
 def record(data: NeuralData, values: Float[Array, " a"], baryons: Potential) -> None:
     """Record the products of `galaxy.record`; what `baryons` leave of the density is dark.
 
-    And ln_epsilon at the points, what the field adds to that of the dust map.
+    And ln_epsilon at the points with its gradient, what the field adds to those of the dust map.
     """
     parts = len(data.parts)
     under = split(data.read, jax.vmap(baryons.density)(jnp.asarray(every(data.read))), 0)
     sizes = jnp.concatenate([values[:parts], data.smooth @ values[parts : parts + PLACES]])
     for name, value in products(data, data.read, data.made, sizes, under).items():
         numpyro.deterministic(name, value)
-    if data.at_points is not None and data.tells_epsilon:
-        numpyro.deterministic("ln_epsilon", data.at_points @ values[-PLACES:])
+    if data.at_points is not None and len(data.points):
+        if data.tells_epsilon:
+            numpyro.deterministic("ln_epsilon", data.at_points @ values[-PLACES:])
+        slopes = jnp.asarray(data.slopes_at_points) @ values[-PLACES:]
+        numpyro.deterministic("grad_ln_epsilon", slopes)
 
 
 def _smoother(

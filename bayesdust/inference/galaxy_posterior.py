@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from bayesdust.callbacks import OnProgress, unheard
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.errors import BayesdustError
-from bayesdust.inference import galaxy
+from bayesdust.inference import galaxy, galaxy_notes
 from bayesdust.inference.draws import (
     ExactDraws,
     attributes,
@@ -41,6 +42,7 @@ LABELS = {
     "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
     "v_circ": ("km/s", "circular velocity"),
     "K_z": ("km2/(s2 kpc)", "downward acceleration above the plane at the Sun"),
+    "rho_z": ("Msun/kpc3", "mass density above the plane at the Sun"),
     "rho_dm_r": ("Msun/kpc3", "dark-matter density by distance from the centre"),
     "phi": ("km2/s2", "gravitational potential"),
     "acceleration": ("km2/(s2 kpc)", "acceleration"),
@@ -97,6 +99,7 @@ COORDINATES = {
 DIMENSIONS = {
     "v_circ": ["R"],
     "K_z": ["height"],
+    "rho_z": ["height"],
     "rho_dm_r": ["r"],
     "phi": ["point"],
     "rho": ["point"],
@@ -108,6 +111,8 @@ DIMENSIONS = {
 }
 #: Of a network, kept in a group of its own: they mean nothing one by one.
 WEIGHTS = ("weights_phi", "weights_dust")
+#: Of what is told of the dust: no products, and no prior of epsilon, for the magnitudes are in the map.
+INNER = ("ln_epsilon", "grad_ln_epsilon", "dust_answer")
 #: Of NUTS. At 0.95, in four of four fits to mocks with gamma = 1.5, 1 to 15 of 4,000 transitions diverged
 #: where r_s is smallest; at 0.98 none, for a third more steps.
 TARGET_ACCEPT = 0.98
@@ -204,6 +209,8 @@ def _exact(
     tree.attrs.update(attributes(program, stars, data, seed, "exact", found.parameters))
     tree.attrs.update(_own_attributes(data))
     tree.attrs.update(pareto_k=found.pareto_k, psis_ess=found.ess)
+    if not math.isnan(found.ln_evidence):
+        tree.attrs.update(ln_evidence=found.ln_evidence, ln_evidence_error=found.ln_evidence_error)
     tree.attrs["notes"] = json.dumps([*data.notes, *found.notes])
     return tree
 
@@ -217,9 +224,12 @@ def assemble(
     posterior = in_batches(products, draws.z)
     prior = in_batches(products, prior_latents(program.model, data, seed))
     weights = {name: posterior.pop(name) for name in WEIGHTS if name in posterior}
-    # the dust map is no prior of epsilon: the magnitudes are in it
-    left_out = (*WEIGHTS, "ln_epsilon")
-    posterior |= _efficiency(data, posterior, seed)
+    left_out = (*WEIGHTS, *INNER)
+    inner = {name: posterior.pop(name) for name in INNER if name in posterior}
+    posterior |= _efficiency(data, inner.get("ln_epsilon"), seed, draws.z)
+    flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in (posterior | inner).items()}
+    of_dust = flat.get("dust_answer"), flat.get("grad_ln_epsilon")
+    notes = (*data.notes, *galaxy_notes.notes(data, flat, *of_dust))
     groups = {
         "posterior": posterior,
         "sample_stats": draws.stats,
@@ -229,7 +239,7 @@ def assemble(
     names = [name for name in latent_sites(program.model, data) if name not in weights]
     tree = _tree(data, groups)
     tree.attrs.update(attributes(program, stars, data, seed, method, names))
-    tree.attrs.update(_own_attributes(data))
+    tree.attrs.update(_own_attributes(data), notes=json.dumps(notes))
     return tree
 
 
@@ -258,18 +268,17 @@ def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "
 
 
 def _efficiency(
-    data: SurveyData, posterior: dict[str, np.ndarray], seed: int
+    data: SurveyData, field: np.ndarray | None, seed: int, z: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Draws of the efficiency at the points, dealt out to the posterior's; none where it is not known.
+    """Draws of the efficiency at the points, dealt out to the posterior's z; none where it is not known.
 
-    Those of the dust map, times exp of the posterior's ln_epsilon, which is taken out of it; at most one.
+    Those of the dust map, times exp of the posterior's `field` of ln epsilon; at most one.
     """
-    field = posterior.pop("ln_epsilon", None)
     if not len(data.points) or (data.epsilon is None and field is None):
         return {}
     epsilon = np.ones(1) if field is None else np.exp(field)
     if data.epsilon is not None:
-        shape = next(iter(posterior.values())).shape[:2]
+        shape = next(iter(z.values())).shape[:2]
         rng = np.random.default_rng(int(np.asarray(stage_key(seed, "epsilon"))[-1]))
         epsilon = epsilon * data.epsilon[rng.integers(len(data.epsilon), size=shape)]
     return {"epsilon": np.minimum(epsilon, 1.0)}

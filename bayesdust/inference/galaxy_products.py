@@ -81,6 +81,7 @@ def products(
         "rho_baryons_sun_msun_pc3": under["plane"][..., 0] * PC**3,
         "sigma_1.1kpc": K_z[..., AT_1100_PC] / (2 * jnp.pi * G) * PC**2,
         "K_z": K_z,
+        "rho_z": of("rho", "above"),
         "v_circ": jnp.sqrt(jnp.maximum(circle, 0.0)),
         "rho_dm_r": profile.reshape(*profile.shape[:-1], len(data.shells), -1).mean(axis=-1),
     }

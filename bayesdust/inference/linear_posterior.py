@@ -21,6 +21,7 @@ import numpyro.distributions as dist
 from jaxtyping import Float
 
 from bayesdust.arrays import Array
+from bayesdust.inference import galaxy_notes
 from bayesdust.inference.draws import PRIOR_DRAWS, ExactDraws
 from bayesdust.inference.galaxy_linear import LinearData
 from bayesdust.inference.galaxy_products import (
@@ -82,7 +83,9 @@ def posterior(
     keys = dict(zip(stages, jax.random.split(key, len(stages)), strict=True))
     normal = jnp.asarray([sizes[name] for name in data.parts])
     candidates = fields.draw(keys["fields"], CANDIDATES)
-    weights, k = smooth(np.asarray(_evidences(data, normal, candidates)))
+    evidences = np.asarray(_evidences(data, normal, candidates))
+    weights, k = smooth(evidences)
+    ln_evidence, error = _ln_evidence(data, normal, candidates, evidences)
     index = resample(weights, CHOSEN, keys["choice"])
     chosen = {name: value[index] for name, value in candidates.items()}
     places = places_of(data)
@@ -97,41 +100,44 @@ def posterior(
     after = _named(data, b, {name: np.repeat(v, EACH) for name, v in chosen.items()})
     after |= read_off(b, _under(places, baryons, keys["baryons"], len(b)))
     after |= _efficiency(data, b, keys["dust"])
-    where = "points" if len(data.points) else "circles"
-    tied = _tied(data, np.asarray(made["acceleration"][where]), places[where], b)
-    white = (b @ data.slopes.T + data.constant)[:, : data.number]
-    after["chi2"] = data.inflation * np.sum(white**2, axis=1)
+    after["chi2"] = np.asarray(data.chi2(b))
+    answer = np.asarray(data.dust_answer(b)) if data.tells_dust else None
+    notes = galaxy_notes.notes(data, after, answer, _slopes(data, b))
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
     before |= read_off(b, _under(places, baryons, keys["prior baryons"], len(b)))
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    notes = (_baryons(after), *tied)
-    return ExactDraws(after, before, names, k, 1 / float(np.sum(weights**2)), notes)
+    ess = 1 / float(np.sum(weights**2))
+    return ExactDraws(after, before, names, k, ess, notes, ln_evidence, error)
 
 
-def _tied(data: LinearData, made: np.ndarray, places: np.ndarray, b: np.ndarray) -> tuple[str, ...]:
-    """How far the stars cannot tell a force from a slope of ln epsilon: their correlation at `places`."""
-    if data.dust_modes is None:
-        return ()
-    slopes = np.asarray(jax.vmap(data.dust_modes.gradients)(jnp.asarray(places)))
-    dust = np.tensordot(b[:, -data.dust_modes.number :], slopes, axes=(1, 1))
-    a = np.tensordot(b[:, : made.shape[1]], made, axes=(1, 1))
-    a, dust = ((x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-30) for x in (a, dust))
-    strongest = np.median(abs(np.mean(a * dust, axis=0)), axis=0)
-    return (
-        "Force and gradient of ln epsilon are correlated in the posterior: along x, y and z by "
-        f"{strongest[0]:.2f}, {strongest[1]:.2f} and {strongest[2]:.2f} (median, without sign).",
-    )
+def _slopes(data: LinearData, b: np.ndarray) -> np.ndarray | None:
+    """The gradient (d, m, 3) of what the field adds to ln epsilon, at the points."""
+    if data.dust_modes is None or not len(data.points):
+        return None
+    slopes = galaxy_notes.field_slopes(data.dust_modes, data.points)
+    return np.einsum("dq,mqi->dmi", b[:, -data.dust_modes.number :], slopes)
 
 
-def _baryons(found: Draw) -> str:
-    """What the baryons' prior adds to the error of the local dark matter."""
-    share = np.var(found["rho_baryons_sun_msun_pc3"]) / np.var(found["rho_dm_sun_msun_pc3"])
-    return (
-        f"The prior of the baryons is {min(share, 1.0):.0%} of the variance of the dark matter in the plane "
-        "at the Sun."
-    )
+def _ln_evidence(
+    data: LinearData, normal: Array, candidates: Mapping[str, Array], evidences: np.ndarray
+) -> tuple[float, float]:
+    """ln of the evidence of what the stars say, and its Monte Carlo error, with 400 candidates.
+
+    Sums and gauge, over the evidence of the gauge alone: that is a part of the prior.
+    """
+
+    number, gauges = len(data.constant), np.zeros(len(evidences))
+    if data.dust_modes is not None:
+        number -= 1
+        S = jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(candidates))
+        variance = 1 + np.asarray(S) @ data.slopes[-1] ** 2
+        gauges = -0.5 * np.log(variance) - 0.5 * data.constant[-1] ** 2 / variance
+    both, alone = (np.exp(logs - logs.max()) for logs in (evidences, gauges))
+    ratio = np.log(both.mean() / alone.mean()) + evidences.max() - gauges.max()
+    error = np.std(both / both.mean() - alone / alone.mean()) / np.sqrt(len(both))
+    return float(ratio - 0.5 * number * np.log(2 * np.pi)), float(error)
 
 
 def _named(data: LinearData, b: np.ndarray, at: Mapping[str, Any]) -> Draw:
@@ -218,10 +224,12 @@ def _under(
 
 def _efficiency(data: LinearData, b: np.ndarray, key: Array) -> Draw:
     """epsilon (d, m) at the points: the map's times exp of the field, at most one."""
-    if data.dust_modes is None or not data.tells_epsilon:
+    if not data.tells_epsilon:
         return {}
-    field = np.asarray(jax.vmap(data.dust_modes.values)(jnp.asarray(data.points)))
-    epsilon = np.exp(b[:, -data.dust_modes.number :] @ field.T)
+    epsilon = np.ones((len(b), 1))
+    if data.dust_modes is not None:
+        field = np.asarray(jax.vmap(data.dust_modes.values)(jnp.asarray(data.points)))
+        epsilon = np.exp(b[:, -data.dust_modes.number :] @ field.T)
     if data.epsilon is not None:
         pick = jax.random.randint(key, (len(b),), 0, len(data.epsilon))
         epsilon = epsilon * data.epsilon[np.asarray(pick)]

@@ -30,7 +30,7 @@ from bayesdust.dusty_mocks import dusty_survey  # noqa: E402
 from bayesdust.dynamics import boltzmann_networks as bn  # noqa: E402
 from bayesdust.flows.autoregressive import Architecture  # noqa: E402
 from bayesdust.flows.training import Schedule, train  # noqa: E402
-from bayesdust.inference import galaxy  # noqa: E402
+from bayesdust.inference import galaxy, survey_flows  # noqa: E402
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces  # noqa: E402
 from bayesdust.inference.galaxy_data import Survey, options_of  # noqa: E402
 from bayesdust.potentials import Network, PotentialNetwork, milky_way_2014  # noqa: E402
@@ -54,7 +54,7 @@ def observed(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
     seen = stars_of(dusty_mock(number), "1/epsilon", errors=True)
     chosen = options_of({"efficiency": "given"}, seen, galaxy.OPTIONS, galaxy.CHOICES)
     survey = Survey.of(seen, chosen, None, 0, lambda *_: None)
-    return seen.x, seen.v, 1 / seen.weights, galaxy._noisier(survey)
+    return seen.x, seen.v, 1 / seen.weights, survey_flows.noisier(survey)
 
 
 def sizes(forces: FlowForces, parts: np.ndarray) -> str:

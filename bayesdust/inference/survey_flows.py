@@ -1,0 +1,116 @@
+"""Forces that flows read off a survey's stars, for the option likelihood=flow."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bayesdust.callbacks import OnProgress
+from bayesdust.catalogs.milky_way import MilkyWayStars
+from bayesdust.catalogs.tables import digest
+from bayesdust.errors import BayesdustError
+from bayesdust.flows.autoregressive import Architecture
+from bayesdust.flows.training import Schedule
+from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces
+from bayesdust.inference.galaxy_data import Survey
+
+PLACES = 600  # at which flows are asked for the force ...
+WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from the plane
+# stars: fewer have not been measured to do; of 3,000 the vertical force is half
+FEWEST_FOR_FLOWS = 20_000
+FLOW_NOTE = (
+    "Forces that flows read off the stars are the likelihood (likelihood=flow), a cross-check of the sums: "
+    "what the dust, and the Sun's place and motion, are uncertain by is not in their errors."
+)
+FLOW_FORCES = "flow_forces.npz"  # in the folder of a run
+
+
+def chosen_by(
+    survey: Survey,
+    stars: MilkyWayStars,
+    flows: Path | None,
+    folder: Path | None,
+    on_progress: OnProgress,
+) -> tuple[FlowForces | None, tuple[str, ...]]:
+    """The forces of flows where they are the likelihood, else None; and what the user ought to know of them.
+
+    Those that an earlier run left in its folder `flows`, or this one in its own `folder` before it was
+    stopped; else of flows that are trained, and left there. Raises BayesdustError for too few stars, or
+    forces in `flows` that are of other stars.
+    """
+    if survey.options["likelihood"] != "flow":
+        return None, ()
+    few = f" {stars.n:,} stars are too few for it: the vertical force may be far too small."
+    found = _forces_of_flows(survey, _key(stars, survey), flows, folder, on_progress)
+    return found, (FLOW_NOTE + few * (stars.n < FEWEST_FOR_FLOWS),)
+
+
+def _forces_of_flows(
+    survey: Survey, key: str, flows: Path | None, folder: Path | None, on_progress: OnProgress
+) -> FlowForces:
+    """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
+    if flows is not None:
+        found = FlowForces.load(flows / FLOW_FORCES, key)
+    elif folder is not None and (folder / FLOW_FORCES).exists():
+        return FlowForces.load(folder / FLOW_FORCES, key)
+    else:
+        found = trained(survey, on_progress)
+    if folder is not None:
+        found.save(folder / FLOW_FORCES, key)
+    return found
+
+
+def _key(stars: MilkyWayStars, survey: Survey) -> str:
+    """A digest of all that decides what flows learn, but for the seed."""
+    chosen = survey.options
+    names = "efficiency", "limit", "absolute_limit", "magnitude", "counts", "errors"
+    light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
+    errors = None if stars.observed is None else stars.observed.errors
+    weights = stars.weights if chosen["efficiency"] == "given" else None
+    ball = np.append(survey.centre, survey.radius)
+    text = np.frombuffer(json.dumps([str(chosen[name]) for name in names]).encode(), dtype=np.uint8)
+    return digest(stars.x, stars.v, errors, light, weights, ball, text)
+
+
+def trained(survey: Survey, on_progress: OnProgress) -> FlowForces:
+    """Of flows trained on the stars as they are, with the sums' weights, at places well inside the ball."""
+    x, v, weights = survey.sample.x[:, 0], survey.sample.v[:, 0], survey.sample.weights[:, 0]
+    within = np.linalg.norm(x - survey.centre, axis=1) < WITHIN * survey.radius
+    near = np.flatnonzero(within & (abs(x[:, 2]) < FLAT * survey.radius))
+    if len(near) < PLACES:
+        raise BayesdustError(
+            f"likelihood=flow needs {PLACES} stars or more in the middle of the survey, and there are "
+            f"{len(near)}: take likelihood=sums."
+        )
+    rng = np.random.default_rng(np.random.SeedSequence([survey.seed, *b"places"]))
+    cells = Cells.of(x[rng.choice(near, PLACES, replace=False)])
+    # stars on the rim lie inside after rounding to single precision
+    radius = survey.radius * (1 + 1e-5)
+    build = Architecture.for_stars(x, v, tuple(map(float, survey.centre)), radius)
+    schedule = Schedule(seed=survey.seed)
+    return flow_forces(
+        x,
+        v,
+        build,
+        cells,
+        weights=weights,
+        noisier=noisier(survey),
+        schedule=schedule,
+        on_progress=on_progress,
+    )
+
+
+def noisier(survey: Survey) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Copies of the stars with their errors once more, and their weights there, if errors are deconvolved.
+
+    A star that would leave the ball stays where it is: what flows are asked lies well inside.
+    """
+    sample = survey.sample
+    x, v, w = (np.moveaxis(a, 1, 0) for a in (sample.x, sample.v, sample.weights))
+    if len(x) == 1:
+        return None
+    out = np.linalg.norm(x[1:] - survey.centre, axis=-1) > survey.radius
+    # copies have -1/4 of the weight that a star has ((4) of `dynamics/weak_form.py`)
+    w = np.where(out, w[:1], -4 * w[1:])
+    out = out[..., None]
+    return np.where(out, x[:1], x[1:]), np.where(out, v[:1], v[1:]), w
