@@ -10,12 +10,13 @@ from bayesdust.catalogs.dwarf import read_stars
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import sigma_los
 from bayesdust.inference.dwarf import ANGLES
+from bayesdust.inference.galaxy import COLUMN
 from bayesdust.inference.programs import load
 from bayesdust.mocks import BENCHMARK, benchmark, generator, observe
 from bayesdust.potentials import milky_way_2014
 from bayesdust.products import d_factor, j_factor
 from bayesdust.runs import Request
-from bayesdust.units import ARCMIN, DENSITY_GEV_CM3, G
+from bayesdust.units import ARCMIN, DENSITY_GEV_CM3
 
 DISTANCE = 80.0  # kpc
 V_ERR = 2.0  # km/s
@@ -76,10 +77,13 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
     phi, rho_dm = (np.asarray(a) for a in at(points))
     local = float(halo.density(jnp.array([abs(ball.centre[0]), 0.0, 0.0])))
 
-    def K_z(heights: ArrayLike) -> np.ndarray:
-        above = np.multiply.outer(heights, [0.0, 0.0, 1.0]) + np.array([ball.R, 0.0, 0.0])
-        return -survey.acceleration(above)[:, 2]
+    def above(heights: ArrayLike) -> np.ndarray:
+        return np.multiply.outer(heights, [0.0, 0.0, 1.0]) + np.array([ball.R, 0.0, 0.0])
 
+    def K_z(heights: ArrayLike) -> np.ndarray:
+        return -survey.acceleration(above(heights))[:, 2]
+
+    column = float(K_z([1.1])[0]) * COLUMN
     truth = {
         "gamma": 1.0,
         "q": 1.0,
@@ -91,8 +95,12 @@ def milky_way_request(seed: int = 0, n: int = 30_000, places: int = 40) -> Reque
         "rho_dm_sun_msun_pc3": local * 1e-9,
         "rho_dm_r": jax.vmap(lambda r: halo.density(jnp.array([r, 0.0, 0.0]))),
         "v_circ": jax.vmap(survey.galaxy.potential.circular_velocity),
+        "rho_baryons_sun_msun_pc3": float(survey.density(above([0.0]))[0] - local) * 1e-9,
+        "rho_z": lambda heights: survey.density(above(heights)),
         "K_z": K_z,
-        "sigma_1.1kpc": float(K_z([1.1])[0]) / (2 * np.pi * G) * 1e-6,
+        "sigma_1.1kpc": column,
+        "sigma_baryons_1.1kpc": column
+        + float(halo.acceleration(jnp.asarray(above(1.1)))[2]) * COLUMN,
         "phi": phi,
         "rho_dm": rho_dm,
         "rho": survey.density(points),

@@ -111,6 +111,14 @@ def vertical_force(tree: DataTree, ax: Axes) -> Axes:
     return ax
 
 
+def vertical_density(tree: DataTree, ax: Axes) -> Axes:
+    """Density of all mass [Msun/kpc3] above the plane at the Sun against the height [kpc]."""
+    draw_bands(tree, ax, "rho_z", "height", log=False)
+    ax.set(xscale="linear", xlabel="$z$ [kpc]", ylabel=r"$\rho(z)$ [M$_\odot$ kpc$^{-3}$]")
+    legend(ax)
+    return ax
+
+
 def _spread(ax: Axes) -> None:
     """Radii of less than a decade stand on a linear axis, more with plain numbers."""
     low, high = ax.get_xlim()

@@ -145,6 +145,9 @@ def _facts(tree: DataTree) -> Iterator[tuple[str, str]]:
         if dim in posterior.coords and posterior.sizes[dim]:
             grid = posterior[dim].values
             yield label, f"{grid.size}, from {grid.min():.3g} to {grid.max():.3g} kpc"
+    if "ln_evidence" in tree.attrs:
+        value, error = (float(tree.attrs[f"ln_evidence{x}"]) for x in ("", "_error"))
+        yield "ln of the evidence", _minus(f"{value:.2f} ± {error:.2f}")
     if not is_profile(tree):
         yield "points", str(posterior.sizes.get("point", 0))
 
@@ -180,6 +183,12 @@ def _figures(tree: DataTree) -> list[Spec]:
             f"Downward acceleration K_z by height above the plane at the Sun: {_BANDS}",
             "half",
             partial(on_axes, galaxy_plots.vertical_force, tree),
+        ),
+        Spec(
+            "Density above the plane",
+            f"Density of all mass by height above the plane at the Sun: {_BANDS} It falls in every galaxy.",
+            "half",
+            partial(on_axes, galaxy_plots.vertical_density, tree),
         ),
         Spec(
             "Accelerations",

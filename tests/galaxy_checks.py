@@ -10,10 +10,15 @@ TRUTH = milky_way_2014()
 
 
 def assert_vertical_force(posterior):
-    """K_z above the Sun is that of the galaxy, up to two kpc, and Sigma its value at 1.1 kpc."""
-    found = posterior["K_z"].transpose(..., "height").values.reshape(-1, posterior.sizes["height"])
+    """K_z and rho above the Sun are those of the galaxy, up to two kpc, and Sigma K_z's value at 1.1 kpc."""
+    found, rho = (
+        posterior[name].transpose(..., "height").values.reshape(-1, posterior.sizes["height"])
+        for name in ("K_z", "rho_z")
+    )
     heights = posterior["height"].values
     above = np.stack([0 * heights - 8.122, 0 * heights, heights], axis=-1)
+    assert np.all(abs(rho.mean(axis=0) - jax.vmap(TRUTH.density)(above)) < 5 * rho.std(axis=0))
+    assert np.all(rho.std(axis=0) < 5e7)  # Msun/kpc3, half of what there is in the plane
     truth = -np.asarray(jax.vmap(TRUTH.acceleration)(above))[:, 2]
     assert np.all(abs(found.mean(axis=0) - truth) < 5 * found.std(axis=0))
     assert np.all(found.std(axis=0) < 0.3 * truth)  # a force of zero would not pass

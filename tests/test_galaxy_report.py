@@ -78,7 +78,7 @@ def test_nothing_of_dwarf_galaxies_is_on_it(written):
 def test_every_figure_is_drawn(written):
     images = Page(written[0]).images
     titles = [image["alt"].split(".")[0] for image in images]
-    mine = ["Dark-matter density", "Circular velocity", "Vertical force"]
+    mine = ["Dark-matter density", "Circular velocity", "Vertical force", "Density above the plane"]
     assert titles == [*mine, "Accelerations", "Dust efficiency", "Parameters", "Chains"]
     assert "Not drawn" not in written[0]
 

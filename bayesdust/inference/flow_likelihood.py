@@ -45,13 +45,13 @@ from jaxtyping import Float
 
 from bayesdust.arrays import Array
 from bayesdust.callbacks import OnProgress, unheard
-from bayesdust.dynamics.boltzmann import accelerations, accelerations_and_dust, tail_weights
 from bayesdust.dynamics.force_nodes import ForceNodes
 from bayesdust.errors import BayesdustError
 from bayesdust.files import DAMAGED, write_atomically
 from bayesdust.flows.autoregressive import Architecture, PhaseSpaceFlow, member
-from bayesdust.flows.scores import FASTEST, ensemble_scores, velocities_at
+from bayesdust.flows.scores import FASTEST, velocities_at
 from bayesdust.flows.training import Schedule, train
+from bayesdust.inference.point_forces import all_answered, forces_at
 from bayesdust.potentials.base import Potential
 
 FEWEST = 12  # members, whatever the number of cells
@@ -109,19 +109,8 @@ def answers(
     With `dust` its gradient is solved for beside each acceleration. Raises BayesdustError where a place has
     no answer: outside the flow's ball, or degenerate.
     """
-    at = jnp.repeat(jnp.asarray(cells.x, jnp.float32), v.shape[1], axis=0), v.reshape(-1, 3)
-    score_x, score_v = (s.reshape(-1, *v.shape) for s in ensemble_scores(flows, *at))
-    v = jnp.asarray(v, float)
-    weights, solver = jax.vmap(tail_weights)(v), accelerations_and_dust if dust else accelerations
-    found = [
-        cells(solver(v, x.astype(float), u.astype(float), weights).a)
-        for x, u in zip(score_x, score_v, strict=True)
-    ]
-    if not np.isfinite(found).all():
-        raise BayesdustError(
-            "The flows have no acceleration at some of the places: take them farther inside the survey."
-        )
-    return np.array(found)
+    a = all_answered(forces_at(flows, cells.x, v, dust)).by_member[..., :3]
+    return np.asarray(cells(jnp.asarray(a)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ from bayesdust.units import DENSITY_GEV_CM3, G
 OPTIONS, CHOICES = galaxy_data.OPTIONS, galaxy_data.CHOICES
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
 PC = 1e-3  # kpc
+COLUMN = PC**2 / (2 * np.pi * G)  # Msun/pc2, of a force of 1 (km/s)^2/kpc towards the plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ def record(data: GalaxyData, potential: Potential, halo: Potential) -> dict[str,
 
     At the points phi, acceleration, rho and rho_dm; rho_dm_sun, and what is not dark, in the plane below the
     Sun; v_circ and rho_dm_r (mean over shells); rho_z and K_z = -a_z above the Sun's place in the plane;
-    sigma_1.1kpc = K_z / (2 pi G) at 1.1 kpc [Msun/pc2].
+    sigma_1.1kpc = K_z / (2 pi G) at 1.1 kpc [Msun/pc2], and what of it is not dark.
     """
     points = jnp.asarray(data.points)
     plane = jnp.array([data.R_sun, 0.0, 0.0])
@@ -136,7 +137,9 @@ def record(data: GalaxyData, potential: Potential, halo: Potential) -> dict[str,
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
         "rho_baryons_sun_msun_pc3": (potential.density(plane) - local) * PC**3,
-        "sigma_1.1kpc": K_z[AT_1100_PC] / (2 * jnp.pi * G) * PC**2,
+        "sigma_1.1kpc": K_z[AT_1100_PC] * COLUMN,
+        "sigma_baryons_1.1kpc": (K_z[AT_1100_PC] + halo.acceleration(above[AT_1100_PC])[2])
+        * COLUMN,
         "K_z": K_z,
         "rho_z": jax.vmap(potential.density)(above),
         "v_circ": jax.vmap(potential.circular_velocity)(jnp.asarray(CIRCLES)),

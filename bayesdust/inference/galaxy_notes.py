@@ -12,6 +12,7 @@ from bayesdust.inference.galaxy_data import HEIGHTS, SurveyData
 
 Draws = Mapping[str, np.ndarray]  # (n, ...) by name
 
+OF_BARYONS = "rho_baryons_sun_msun_pc3", "sigma_baryons_1.1kpc"
 TIED = 200  # places at most, at which force and dust are compared
 STEP = 0.25  # kpc to either side, of the map's slopes: far below the size of the test functions
 RISE = (
@@ -32,10 +33,13 @@ def notes(
 
 
 def _baryons(draws: Draws) -> Iterator[str]:
-    """What the baryons add to the error of the local dark matter."""
-    dark, under = (draws.get(f"rho_{what}_sun_msun_pc3", np.zeros(1)) for what in ("dm", "baryons"))
-    if np.std(dark) > 0 and np.std(under) > 0:
-        share = np.corrcoef(dark, under)[0, 1] ** 2
+    """What the baryons add to the error of the local dark matter: the share that goes linearly with them."""
+    dark = draws.get("rho_dm_sun_msun_pc3", np.zeros(1))
+    under = [draws[name] for name in OF_BARYONS if name in draws]
+    if np.std(dark) > 0 and under:
+        design = np.column_stack([np.ones_like(dark), *under])
+        left = dark - design @ np.linalg.lstsq(design, dark)[0]
+        share = max(0.0, 1 - np.var(left) / np.var(dark))
         yield (
             f"What the baryons are uncertain by is {share:.0%} of the variance of the dark matter in the "
             "plane at the Sun."

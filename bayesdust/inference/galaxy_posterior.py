@@ -40,6 +40,7 @@ LABELS = {
     "rho_dm_sun_msun_pc3": ("Msun/pc3", "dark-matter density in the plane at the Sun"),
     "rho_baryons_sun_msun_pc3": ("Msun/pc3", "density of the baryons in the plane at the Sun"),
     "sigma_1.1kpc": ("Msun/pc2", "surface density within 1.1 kpc at the Sun, |a_z|/(2 pi G)"),
+    "sigma_baryons_1.1kpc": ("Msun/pc2", "the baryons' part of sigma_1.1kpc"),
     "v_circ": ("km/s", "circular velocity"),
     "K_z": ("km2/(s2 kpc)", "downward acceleration above the plane at the Sun"),
     "rho_z": ("Msun/kpc3", "mass density above the plane at the Sun"),
