@@ -656,7 +656,7 @@ def _spelt(message: str) -> str:
         name = match[1].replace("_", "-")
         return " ".join(f"--{name} {shlex.quote(f'{key}={value}')}" for key, value in pairs)
 
-    message = re.sub(r"setting 'num_(\w+)'", r"option --\1", message)
+    message = re.sub(r"setting '(?:num_)?(\w+)'", r"option --\1", message)
     message = re.sub(r"((?:photometry_)?(?:unit|column))s=\{([^{}]*)\}", options, message)
     message = re.sub(r": (unit|column)s names ", r": --\1 names ", message)
     return re.sub(r": photometry_(unit|column)s names ", r": --photometry-\1 names ", message)

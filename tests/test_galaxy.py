@@ -318,7 +318,7 @@ def test_model_and_tree(data, dusty_stars):
         ({"efficiency": "guess"}, "choose from auto, none, given, magnitudes"),
         ({"efficiency": "magnitudes"}, "needs the survey's limit"),
         ({"limit": -3.0}, "give a positive number"),
-        ({"limit": 14.0, "magnitude": "V"}, "no column of magnitudes V"),
+        ({"limit": 14.0, "magnitude": "V"}, r"no column of magnitudes V.*columns=\{'G': 'NAME'\}"),
         ({"limit": 8.0}, r"row \d+, column G: its magnitude [\d.]+ is beyond the limit 8"),
         (
             {"limit": 14.0, "absolute_limit": 0.0},
@@ -341,6 +341,21 @@ def test_model_and_tree(data, dusty_stars):
 def test_bad_options(dusty_stars, options, words):
     with pytest.raises(BayesdustError, match=words):
         galaxy.prepare(dusty_stars, options, POINTS)
+
+
+def test_few_stars_tell_no_dust(dusty_stars):
+    few = dataclasses.replace(
+        dusty_stars,
+        x=dusty_stars.x[:150],
+        v=dusty_stars.v[:150],
+        weights=None,
+        photometry={"G": dusty_stars.photometry["G"][:150]},
+        source="few.csv",
+    )
+    with pytest.raises(
+        BayesdustError, match=r"few\.csv: has 150 stars, and the dust is told by .* 200"
+    ):
+        galaxy.prepare(few, {"limit": 14.0}, POINTS)
 
 
 def test_the_limits_are_those_of_the_cuts(dusty_stars):

@@ -122,6 +122,15 @@ def test_a_magnitude_that_is_no_number_is_refused(tmp_path):
     assert np.flatnonzero(np.isnan(read_milky_way(path).photometry["G"])).tolist() == [4]
 
 
+def test_a_magnitude_under_another_name():
+    """A column g is no Gaia's G, unless one says so."""
+    light = np.linspace(9.0, 13.0, 150)
+    table = Table(mock() | {"mag": light, "g": light - 1})
+    assert read_milky_way(table).photometry == {}
+    np.testing.assert_array_equal(read_milky_way(table, {"G": "mag"}).photometry["G"], light)
+    sentence(lambda: read_milky_way(table, {"G": "V"}), "has no column 'V' (wanted for G)")
+
+
 def test_stars_outside_the_ball_are_refused():
     columns = mock()
     columns["x"][4] += 9.0

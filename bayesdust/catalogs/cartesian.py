@@ -36,12 +36,14 @@ from bayesdust.catalogs.validation import LARGEST_VELOCITY
 from bayesdust.errors import BayesdustError
 
 PLACE, MOTION = ("x", "y", "z"), ("vx", "vy", "vz")
-CARTESIAN = Vocabulary(
-    dict.fromkeys((*PLACE, *MOTION), ()),
-    dict.fromkeys(PLACE, "kpc") | dict.fromkeys(MOTION, "km/s"),
-    dict.fromkeys(PLACE, ("a length", ("kpc",))) | dict.fromkeys(MOTION, ("a velocity", ("km/s",))),
-)
 MAGNITUDES = ("G", "phot_g_mean_mag")  # carried along where a table has them
+CARTESIAN = Vocabulary(
+    dict.fromkeys((*PLACE, *MOTION, *MAGNITUDES), ()),
+    dict.fromkeys(PLACE, "kpc") | dict.fromkeys(MOTION, "km/s"),
+    dict.fromkeys(PLACE, ("a length", ("kpc",)))
+    | dict.fromkeys(MOTION, ("a velocity", ("km/s",)))
+    | dict.fromkeys(MAGNITUDES, ("a magnitude", ("mag",))),
+)
 ROUNDING = 1e-5  # kpc: single precision and the digits of a published solar position
 
 
@@ -207,7 +209,7 @@ def _read_cartesian(
         sun=sun,
         source=where,
         sha256=reader.source.sha256 or digest(x, v, weight),
-        photometry=_magnitudes(reader.source),
+        photometry=_magnitudes(reader),
         weights=weight,
         weights_from=weights or "none",
         centre=(float(middle[0]), float(middle[1]), float(middle[2])),
@@ -218,13 +220,14 @@ def _read_cartesian(
     )
 
 
-def _magnitudes(source: SourceTable) -> dict[str, Float[np.ndarray, " n"]]:
+def _magnitudes(reader: ColumnReader) -> dict[str, Float[np.ndarray, " n"]]:
     """Apparent magnitudes by name; a gap is NaN. Raises BayesdustError for a cell that is no number."""
-    found = {}
-    for name in MAGNITUDES:
-        if name in source.table.colnames:
-            found[name] = _numbers(source, name)
-    return found
+    source = reader.source
+    found = {
+        name: name for name in MAGNITUDES if name in source.table.colnames
+    }  # a column g is SDSS's
+    found |= {name: str(reader.find(name)) for name in MAGNITUDES if name in reader.columns}
+    return {name: _numbers(source, column) for name, column in found.items()}
 
 
 def _numbers(source: SourceTable, name: str) -> Float[np.ndarray, " n"]:

@@ -20,7 +20,7 @@ from bayesdust.catalogs.cartesian import MAGNITUDES
 from bayesdust.catalogs.milky_way import MilkyWayStars
 from bayesdust.catalogs.tables import fault
 from bayesdust.dynamics import cross_fitting, sun_offsets
-from bayesdust.dynamics.dust_fit import fit_dust
+from bayesdust.dynamics.dust_fit import FEWEST, fit_dust
 from bayesdust.dynamics.efficiency import LEAVE_OUT, DustMap, first_unseen
 from bayesdust.dynamics.tracer_counts import Region
 from bayesdust.dynamics.weak_form import (
@@ -445,7 +445,7 @@ def options_of(
             there = ", ".join(stars.photometry) or "none"
             raise BayesdustError(
                 f"{stars.source}: has no column of magnitudes {chosen['magnitude']} (known here: {there}); "
-                "name the column G, or leave limit out and give weights='1/epsilon'."
+                "say which it is, as columns={'G': 'NAME'}, or leave limit out and give weights='1/epsilon'."
             )
         if chosen["absolute_limit"] == "auto":
             chosen["absolute_limit"] = stars.absolute_limits.get(chosen["magnitude"], "none")
@@ -521,6 +521,9 @@ def _faintest(stars: MilkyWayStars, chosen: dict[str, Any]) -> dict[str, float]:
 def _check_limits(stars: MilkyWayStars, chosen: dict[str, Any]) -> None:
     """Every magnitude is known and brighter than the limits; else the first row that is not so is named."""
     column = chosen["magnitude"]
+    if stars.n < FEWEST:
+        problem = f"has {stars.n} stars, and the dust is told by the magnitudes of {FEWEST} or more"
+        raise fault(stars.source, problem, "give more, or weights in place of the limit")
     offsets = stars.x - np.asarray(stars.sun.position)
     first = first_unseen(offsets, stars.photometry[column], *_limits(chosen))
     if first is not None:

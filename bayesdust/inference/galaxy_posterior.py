@@ -187,7 +187,7 @@ def _refuse_settings(program: Program, method: str, settings: Mapping[str, Any])
         extra.insert(0, "method")
     if extra:
         raise BayesdustError(
-            f"{program.name} has a posterior of its own, without setting {extra[0]!r}: leave it out."
+            f"{program.name} has a posterior in closed form, without setting {extra[0]!r}: leave it out."
         )
 
 
