@@ -14,6 +14,7 @@ from bayesdust.inference.draws import prior_latents
 from bayesdust.inference.galaxy_neural import Network
 from bayesdust.inference.nuts import Draws
 from bayesdust.inference.programs import check, load
+from bayesdust.potentials import milky_way_2014
 from bayesdust.summary import summarise
 
 POINTS = np.array([[-8.0, 0.0, 0.5], [-6.5, 1.0, -0.3]])
@@ -152,3 +153,28 @@ def test_epsilon_of_the_field_and_none_in_the_prior(data, dusty_stars):
     for group in ("posterior", "prior"):
         assert "ln_epsilon" not in tree[group]
     assert "epsilon" not in tree["prior"]
+
+
+def test_short_chains_leave_the_prior_for_the_truth(dusty_stars):
+    """NUTS over the weights: the sums are fitted, and the force found, where the prior knows neither."""
+    program = load("mw_cbe_neural")
+    tree = galaxy_posterior.fit(
+        program,
+        dusty_stars,
+        POINTS,
+        options=SMALL,
+        num_chains=1,
+        num_warmup=120,
+        num_draws=40,
+        seed=1,
+    )
+    posterior, dof = tree["posterior"], tree.attrs["chi2_dof"]
+    limit = dof + 5 * np.sqrt(2 * dof)
+    assert float(posterior["chi2"].median()) < limit
+    assert float(tree["prior"]["chi2"].median()) > 2 * limit
+    truth = np.asarray(jax.vmap(milky_way_2014().acceleration)(POINTS))
+    off = posterior["acceleration"].mean(("chain", "draw")).values - truth
+    assert np.max(abs(off[:, 0] / truth[:, 0])) < 0.1
+    before = tree["prior"]["acceleration"].std(("chain", "draw")).values
+    assert np.all(before[:, 0] > 0.2 * abs(truth[:, 0]))
+    assert "Force and gradient of ln epsilon are correlated" in tree.attrs["notes"]
