@@ -71,7 +71,7 @@ rng = np.random.default_rng(1)
 colour = 1.25 - 0.22 * (M - survey.luminosity.clump_mean) + 0.06 * rng.standard_normal(len(M))
 colour = colour + survey.A / 1.89
 fig, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-area = (0.3, 3.5, -3.0, 3.5)
+area = (0.0, 3.5, -3.0, 3.5)
 cells = axes[0].hexbin(
     colour, M + survey.A, gridsize=70, bins="log", mincnt=1, extent=area, cmap="cividis"
 )
@@ -79,8 +79,8 @@ fig.colorbar(cells, ax=axes[0], label="stars")
 for d in (1.5, 2.5, 4.0):
     limit = survey.limit - modulus(d)
     axes[0].axhline(limit, color="C3", lw=0.8, ls="--" if d == 4.0 else ":")
-    text = f"G = 14 at {d:g} kpc" + (":\nall there is" if d == 4.0 else "")
-    axes[0].annotate(text, (0.35, limit - 0.08), fontsize=7, color="C3")
+    text = f"G = 14 at\n{d:g} kpc" + (", the edge" if d == 4.0 else "")
+    axes[0].annotate(text, (0.05, limit - 0.08), fontsize=7, color="C3")
 axes[0].set(xlabel="BP - RP, made up", ylabel=r"$M_G + A_G$", xlim=area[:2], ylim=area[:1:-1])
 
 # errors like Gaia's, carried to Cartesian coordinates; of that, what the parallax alone would leave
