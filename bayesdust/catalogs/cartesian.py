@@ -223,9 +223,8 @@ def _read_cartesian(
 def _magnitudes(reader: ColumnReader) -> dict[str, Float[np.ndarray, " n"]]:
     """Apparent magnitudes by name; a gap is NaN. Raises BayesdustError for a cell that is no number."""
     source = reader.source
-    found = {
-        name: name for name in MAGNITUDES if name in source.table.colnames
-    }  # a column g is SDSS's
+    # to the letter, for a column g is SDSS's
+    found = {name: name for name in MAGNITUDES if name in source.table.colnames}
     found |= {name: str(reader.find(name)) for name in MAGNITUDES if name in reader.columns}
     return {name: _numbers(source, column) for name, column in found.items()}
 

@@ -15,9 +15,8 @@ Draws = Mapping[str, np.ndarray]  # (n, ...) by name
 OF_BARYONS = "rho_baryons_sun_msun_pc3", "sigma_baryons_1.1kpc"
 TIED = 200  # places at most, at which force and dust are compared
 STEP = 0.25  # kpc to either side, of the map's slopes: far below the size of the test functions
-RISE = (
-    3.0  # sds: the largest of 190 correlated rises exceeds it in under 1 % of all right posteriors
-)
+# sds of a rise of the density: the largest of 190 correlated ones exceeds it in under 1 % of right posteriors
+RISE = 3.0
 
 
 def notes(
