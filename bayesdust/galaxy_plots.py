@@ -112,9 +112,10 @@ def vertical_force(tree: DataTree, ax: Axes) -> Axes:
 
 
 def vertical_density(tree: DataTree, ax: Axes) -> Axes:
-    """Density of all mass [Msun/kpc3] above the plane at the Sun against the height [kpc]."""
+    """Density of all mass [1e8 Msun/kpc3] above the plane at the Sun against the height [kpc]."""
     draw_bands(tree, ax, "rho_z", "height", log=False)
-    ax.set(xscale="linear", xlabel="$z$ [kpc]", ylabel=r"$\rho(z)$ [M$_\odot$ kpc$^{-3}$]")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value / 1e8:g}")
+    ax.set(xscale="linear", xlabel="$z$ [kpc]", ylabel=r"$\rho(z)$ [$10^8$ M$_\odot$ kpc$^{-3}$]")
     legend(ax)
     return ax
 
