@@ -658,6 +658,7 @@ def _spelt(message: str) -> str:
 
     message = re.sub(r"setting '(?:num_)?(\w+)'", r"option --\1", message)
     message = re.sub(r"((?:photometry_)?(?:unit|column))s=\{([^{}]*)\}", options, message)
+    message = re.sub(r"weights='([^']*)'", r"--weights \1", message)
     message = re.sub(r": (unit|column)s names ", r": --\1 names ", message)
     return re.sub(r": photometry_(unit|column)s names ", r": --photometry-\1 names ", message)
 

@@ -132,7 +132,7 @@ def run(
             write_tree(tree.children["weights"].copy(), partial / "weights.nc")
             del tree["weights"]
         write_tree(tree, partial / "posterior.nc")
-        about = record(request, command) | {"resumed": resumed}
+        about = record(request, command) | {"resumed": resumed, "method": tree.attrs["method"]}
         about["options"] = json.loads(tree.attrs["options"])  # those used: the defaults with them
         about["wall_seconds"] = _rounded(spent | walls)
         verdict = _present(read(partial / "posterior.nc"), partial, about)

@@ -97,8 +97,8 @@ def test_flows_are_kept_and_reused(dusty_stars, asked, tmp_path):
         galaxy.prepare(dusty_stars, options, flows=tmp_path)
     with pytest.raises(BayesdustError, match=r"elsewhere holds no flow_forces\.npz"):
         galaxy.prepare(dusty_stars, options, flows=tmp_path / "elsewhere")
-    with pytest.raises(BayesdustError, match="for the option likelihood=flow"):
-        galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path)
+    with pytest.raises(BayesdustError, match="no folder of flows"):
+        galaxy_posterior.fit(load("mw_cbe_gnfw"), dusty_stars, flows=tmp_path / "elsewhere")
 
 
 def test_flows_are_told_of_errors(dusty_stars, asked):
@@ -157,13 +157,13 @@ def test_flows_can_be_the_likelihood_without_a_shape(dusty_stars, asked):
     parts = np.stack([found[name] for name in names], axis=1)
     assert abs(parts[:, 1].mean() - 0.6) < 0.4  # the prior's
 
-    flow = survey_flows.chosen_by(  # of the same seeds
-        Survey.of(dusty_stars, prepared.options, None, 0, lambda *_: None),
-        dusty_stars,
-        None,
-        None,
-        lambda *_: None,
-    )[0]
+    flow = prepared.flow
+    assert {"sigma_dust", "length_dust"}.isdisjoint(found)
+    cells = np.asarray(flow.cells(jax.vmap(TRUTH.acceleration)(jax.numpy.asarray(flow.cells.x))))
+    sizes = np.zeros(prepared.slopes.shape[1])
+    off = prepared.flow_chi2(sizes) - float(flow.chi2(0 * cells))
+    assert abs(off) < 1e-6 * prepared.flow_chi2(sizes)  # of no force at all
+    assert np.median(found["flow_chi2"]) < 8 + 5 * np.sqrt(2 * 8)
     wide = np.sqrt(np.diag(flow.normal_covariance))
     law = np.sqrt(np.diag(flow.covariance))
     np.testing.assert_array_less(law, wide)

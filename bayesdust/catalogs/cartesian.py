@@ -39,7 +39,7 @@ PLACE, MOTION = ("x", "y", "z"), ("vx", "vy", "vz")
 MAGNITUDES = ("G", "phot_g_mean_mag")  # carried along where a table has them
 CARTESIAN = Vocabulary(
     dict.fromkeys((*PLACE, *MOTION, *MAGNITUDES), ()),
-    dict.fromkeys(PLACE, "kpc") | dict.fromkeys(MOTION, "km/s"),
+    dict.fromkeys(PLACE, "kpc") | dict.fromkeys(MOTION, "km/s") | dict.fromkeys(MAGNITUDES, "mag"),
     dict.fromkeys(PLACE, ("a length", ("kpc",)))
     | dict.fromkeys(MOTION, ("a velocity", ("km/s",)))
     | dict.fromkeys(MAGNITUDES, ("a magnitude", ("mag",))),
@@ -222,11 +222,11 @@ def _read_cartesian(
 
 def _magnitudes(reader: ColumnReader) -> dict[str, Float[np.ndarray, " n"]]:
     """Apparent magnitudes by name; a gap is NaN. Raises BayesdustError for a cell that is no number."""
-    source = reader.source
-    # to the letter, for a column g is SDSS's
-    found = {name: name for name in MAGNITUDES if name in source.table.colnames}
-    found |= {name: str(reader.find(name)) for name in MAGNITUDES if name in reader.columns}
-    return {name: _numbers(source, column) for name, column in found.items()}
+    mapped = [name for name in MAGNITUDES if name in reader.columns]
+    if mapped:
+        return {name: reader.read(name, gaps=True)[0] for name in mapped}
+    source = reader.source  # names to the letter, for a column g is SDSS's
+    return {name: _numbers(source, name) for name in MAGNITUDES if name in source.table.colnames}
 
 
 def _numbers(source: SourceTable, name: str) -> Float[np.ndarray, " n"]:

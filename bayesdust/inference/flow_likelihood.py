@@ -231,10 +231,14 @@ class FlowForces:
         return min(self.fitted, p) + 2 + (M - 1 + free) / (1 + free)
 
     @property
+    def widening(self) -> float:
+        """Of the covariance, for a normal law as wide as (1)."""
+        return (self.members - 1) / (self.power - len(self.values) - 2)
+
+    @property
     def normal_covariance(self) -> Float[np.ndarray, "p p"]:
-        """Of the normal law as wide as (1), for models that are linear in their parameters."""
-        free = self.power - len(self.values)
-        return self.covariance * (self.members - 1) / (free - 2)
+        """Of that normal law, for models that are linear in their parameters."""
+        return self.widening * self.covariance
 
     def log_likelihood(self, force: Float[Array, " p"]) -> Float[Array, ""]:
         """(1) for a model whose cells have these mean accelerations."""

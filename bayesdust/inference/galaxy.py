@@ -82,8 +82,9 @@ def prepare(
     small for one test function, too few stars for flows, or forces in `flows` that are of other stars.
     """
     chosen = options_of(options, stars, OPTIONS, CHOICES)
+    kept = survey_flows.kept(stars, chosen, flows, folder)
     survey = Survey.of(stars, chosen, points, seed, on_progress)
-    flow, told = survey_flows.chosen_by(survey, stars, flows, folder, on_progress)
+    flow, told = survey_flows.chosen_by(survey, stars, kept, folder, on_progress)
     nodes = ForceNodes.covering(survey.centre, survey.radius)
     weighed = survey.weigh(nodes.basis, None, on_progress)
     shared = survey.shared(weighed)

@@ -183,8 +183,7 @@ class Survey:
             np.zeros((0, 3)) if points is None else np.asarray(points, dtype=float)
         )
         sun = np.asarray(stars.sun.position, dtype=float)
-        centre = np.asarray(stars.centre if stars.radius else sun, dtype=float)
-        radius = stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
+        centre, radius = ball_of(stars)
         blurred = chosen["errors"] == "deconvolved"
         edge = min(EDGE * radius, radius - 2 * _blur_at_edge(stars)) if blurred else EDGE * radius
         usual_bump = round(BUMP * edge, 3)
@@ -355,6 +354,12 @@ class Survey:
             if magnitude < self.options[name] - GAP:
                 notes.append(GAP_NOTE.format(name=name, limit=self.options[name], star=magnitude))
         return tuple(notes)
+
+
+def ball_of(stars: MilkyWayStars) -> tuple[Float[np.ndarray, "3"], float]:
+    """Centre and radius [kpc] of the ball that the stars declare, or fill."""
+    centre = np.asarray(stars.centre if stars.radius else stars.sun.position, dtype=float)
+    return centre, stars.radius or float(np.linalg.norm(stars.x - centre, axis=1).max())
 
 
 class Weighed(NamedTuple):

@@ -54,6 +54,7 @@ class LinearData(SurveyData):
     constant, slopes : (k,), (k, p): what is N(0, 1) in the truth is `constant` + `slopes` @ coefficients: the
         sums, or what flows say of the force, and where there are dust's modes the gauge
     pull : (p,) slope of the ln likelihood that undoes the stars' pull on their own sums
+    flow : the forces of flows where they are the likelihood, else None
     """
 
     parts: Mapping[str, Potential]
@@ -63,6 +64,7 @@ class LinearData(SurveyData):
     constant: Float[np.ndarray, " k"]
     slopes: Float[np.ndarray, "k p"]
     pull: Float[np.ndarray, " p"]
+    flow: FlowForces | None
 
     @property
     def tells_epsilon(self) -> bool:
@@ -73,6 +75,12 @@ class LinearData(SurveyData):
         """chi2 (*d,) of the sums, without their inflation, for coefficients b."""
         white = b @ self.sums[:, :-1].T + self.sums[:, -1]
         return self.inflation * (white**2).sum(axis=-1)
+
+    def flow_chi2(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
+        """chi2 (*d,) of what flows say of the force, for coefficients b."""
+        assert self.flow is not None
+        white = b @ self.slopes.T + self.constant
+        return self.flow.widening * (white**2).sum(axis=-1)
 
     def dust_answer(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
         """What the draws of the dust map answer for (*d, map's draws), for coefficients b."""
@@ -130,8 +138,9 @@ def prepare(
         raise BayesdustError(
             "With likelihood=flow the dust cannot be free: give a limit, or the stars' weights."
         )
+    kept = survey_flows.kept(stars, chosen, flows, folder)
     survey = Survey.of(stars, chosen, points, seed, on_progress)
-    flow, told = survey_flows.chosen_by(survey, stars, flows, folder, on_progress)
+    flow, told = survey_flows.chosen_by(survey, stars, kept, folder, on_progress)
     modes = Modes.covering(survey.centre, survey.radius, LENGTHS, _count(chosen, "modes"))
     dust: Modes | Enveloped | None = None
     if chosen["efficiency"] != "none" and flow is None:
@@ -155,6 +164,7 @@ def prepare(
         constant=white[:, -1],
         slopes=white[:, :-1],
         pull=weighed.pull if flow is None else np.zeros_like(weighed.pull),
+        flow=flow,
     )
 
 

@@ -157,6 +157,8 @@ def weak_likelihood(data: NeuralData, values: Float[Array, " a"]) -> None:
     numpyro.factor("boltzmann", -0.5 * jnp.sum(white**2) + data.tilt @ values)
     b = jnp.asarray(data.into) @ values
     numpyro.deterministic("chi2", data.chi2(b))
+    if data.flow is not None:
+        numpyro.deterministic("flow_chi2", data.flow_chi2(b))
     if data.tells_dust:
         numpyro.deterministic("dust_answer", data.dust_answer(b))
 

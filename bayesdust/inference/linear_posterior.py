@@ -101,13 +101,18 @@ def posterior(
     after |= read_off(b, _under(places, baryons, keys["baryons"], len(b)))
     after |= _efficiency(data, b, keys["dust"])
     after["chi2"] = np.asarray(data.chi2(b))
-    answer = np.asarray(data.dust_answer(b)) if data.tells_dust else None
-    notes = galaxy_notes.notes(data, after, answer, _slopes(data, b))
+    if data.flow is not None:
+        after["flow_chi2"] = np.asarray(data.flow_chi2(b))
+    answer, slopes = np.asarray(data.dust_answer(b)) if data.tells_dust else None, _slopes(data, b)
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
     before |= read_off(b, _under(places, baryons, keys["prior baryons"], len(b)))
+    notes = galaxy_notes.notes(data, after, before, answer, slopes)
+    without = () if data.dust_modes is not None else ("sigma_dust", "length_dust")
     names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
+    after, before = ({k: v for k, v in d.items() if k not in without} for d in (after, before))
+    names = [name for name in names if name not in without]
     ess = 1 / float(np.sum(weights**2))
     return ExactDraws(after, before, names, k, ess, notes, ln_evidence, error)
 

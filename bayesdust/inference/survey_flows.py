@@ -1,7 +1,9 @@
 """Forces that flows read off a survey's stars, for the option likelihood=flow."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from bayesdust.errors import BayesdustError
 from bayesdust.flows.autoregressive import Architecture
 from bayesdust.flows.training import Schedule
 from bayesdust.inference.flow_likelihood import Cells, FlowForces, flow_forces
-from bayesdust.inference.galaxy_data import Survey
+from bayesdust.inference.galaxy_data import Survey, ball_of
 
 PLACES = 600  # at which flows are asked for the force ...
 WITHIN, FLAT = 0.75, 0.375  # ... of the ball's radius from its centre, and from the plane
@@ -25,49 +27,51 @@ FLOW_NOTE = (
 FLOW_FORCES = "flow_forces.npz"  # in the folder of a run
 
 
+def kept(
+    stars: MilkyWayStars, chosen: Mapping[str, Any], flows: Path | None, folder: Path | None
+) -> FlowForces | None:
+    """The forces that an earlier run left in its folder `flows`, or this one in its own `folder` before it
+    was stopped; None where there are none, or the options `chosen` ask for none.
+
+    Raises BayesdustError where `flows` holds none, or those of other stars.
+    """
+    if chosen["likelihood"] != "flow":
+        return None
+    if flows is not None:
+        return FlowForces.load(flows / FLOW_FORCES, _key(stars, chosen))
+    if folder is not None and (folder / FLOW_FORCES).exists():
+        return FlowForces.load(folder / FLOW_FORCES, _key(stars, chosen))
+    return None
+
+
 def chosen_by(
     survey: Survey,
     stars: MilkyWayStars,
-    flows: Path | None,
+    found: FlowForces | None,
     folder: Path | None,
     on_progress: OnProgress,
 ) -> tuple[FlowForces | None, tuple[str, ...]]:
     """The forces of flows where they are the likelihood, else None; and what the user ought to know of them.
 
-    Those that an earlier run left in its folder `flows`, or this one in its own `folder` before it was
-    stopped; else of flows that are trained, and left there. Raises BayesdustError for too few stars, or
-    forces in `flows` that are of other stars.
+    Those `found`; else of flows that are trained. They are left in `folder`. Raises BayesdustError for too
+    few stars.
     """
     if survey.options["likelihood"] != "flow":
         return None, ()
     few = f" {stars.n:,} stars are too few for it: the vertical force may be far too small."
-    found = _forces_of_flows(survey, _key(stars, survey), flows, folder, on_progress)
+    found = trained(survey, on_progress) if found is None else found
+    if folder is not None:
+        found.save(folder / FLOW_FORCES, _key(stars, survey.options))
     return found, (FLOW_NOTE + few * (stars.n < FEWEST_FOR_FLOWS),)
 
 
-def _forces_of_flows(
-    survey: Survey, key: str, flows: Path | None, folder: Path | None, on_progress: OnProgress
-) -> FlowForces:
-    """Those kept in `flows`, or in this run's `folder`; else of flows that are trained, and kept there."""
-    if flows is not None:
-        found = FlowForces.load(flows / FLOW_FORCES, key)
-    elif folder is not None and (folder / FLOW_FORCES).exists():
-        return FlowForces.load(folder / FLOW_FORCES, key)
-    else:
-        found = trained(survey, on_progress)
-    if folder is not None:
-        found.save(folder / FLOW_FORCES, key)
-    return found
-
-
-def _key(stars: MilkyWayStars, survey: Survey) -> str:
+def _key(stars: MilkyWayStars, chosen: Mapping[str, Any]) -> str:
     """A digest of all that decides what flows learn, but for the seed."""
-    chosen = survey.options
     names = "efficiency", "limit", "absolute_limit", "magnitude", "counts", "errors"
     light = stars.photometry.get(chosen["magnitude"]) if chosen["limit"] is not None else None
     errors = None if stars.observed is None else stars.observed.errors
     weights = stars.weights if chosen["efficiency"] == "given" else None
-    ball = np.append(survey.centre, survey.radius)
+    ball = np.append(*ball_of(stars))
     text = np.frombuffer(json.dumps([str(chosen[name]) for name in names]).encode(), dtype=np.uint8)
     return digest(stars.x, stars.v, errors, light, weights, ball, text)
 
