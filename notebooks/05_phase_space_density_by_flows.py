@@ -46,7 +46,7 @@ from bayesdust.dynamics.efficiency import modulus
 from bayesdust.dynamics.tracer_counts import Region
 from bayesdust.dynamics.weak_form import Bumps, Sample
 from bayesdust.flows.autoregressive import Architecture, member, split
-from bayesdust.flows.scores import ensemble_scores
+from bayesdust.flows.scores import ensemble_scores, velocities_at
 from bayesdust.flows.training import Schedule, train
 from bayesdust.inference.galaxy_data import pilot_force
 from bayesdust.potentials import Network, PotentialNetwork
@@ -146,9 +146,7 @@ learned = {
 def pointwise(flows, x, number=512):
     """a (member + 1, n, 3) at places x: of each member, and last of their mean scores."""
     x = jnp.asarray(x, jnp.float32)
-    flow = paramax.unwrap(member(flows, 0))
-    keys = jax.random.split(jax.random.key(0), len(x))
-    u = jax.lax.map(lambda a: flow.velocities(*a, number), (keys, x))
+    u = velocities_at(member(flows, 0), jax.random.key(0), x, number)
     slopes = ensemble_scores(flows, jnp.repeat(x, number, axis=0), u.reshape(-1, 3))
     by_x, by_v = (s.reshape(-1, *u.shape).astype(float) for s in slopes)
     u, w = u.astype(float), jax.vmap(tail_weights)(u.astype(float))
