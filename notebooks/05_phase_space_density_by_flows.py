@@ -15,7 +15,7 @@
 #
 # **Claim.** From 20,000 stars behind dust four small flows learn f(x, v), and the Boltzmann
 # equation turns it into accelerations place by place. Once every star counts 1/epsilon they are
-# right to 1 % of |a| in the median, and to 8 % at worst; without, they are wrong by up to 13 %
+# right to 1 % of |a| in the median, and to 9 % at worst; without, they are wrong by up to 13 %
 # towards the dust at small radii. Networks that solve for the dust beside the potential, from the
 # motions alone, are right to 2 % in the median and to 10 % at worst, but have only half of the
 # vertical force 0.3 kpc from the plane. The sums over the stars say the same as the weighted flows
