@@ -91,6 +91,7 @@ def test_an_axisymmetric_prior_is_told():
     (sentence,) = notes(Nothing(), {}, prior(30.0), None, None)
     assert "at 0 +- 30 (km/s)^2/kpc" in sentence or "at 0 +- 31" in sentence or "+- 29" in sentence
     assert notes(Nothing(), {}, prior(300.0), None, None) == ()
+    assert "is axisymmetric" in notes(Nothing(), {}, prior(0.0), None, None)[0]
 
 
 def test_no_correlation_is_said_to_be_noise():
