@@ -10,13 +10,12 @@ from bayesdust.catalogs.dwarf import read_stars
 from bayesdust.catalogs.facts import Galaxy
 from bayesdust.dynamics.jeans import sigma_los
 from bayesdust.inference.dwarf import ANGLES
-from bayesdust.inference.galaxy import COLUMN
 from bayesdust.inference.programs import load
 from bayesdust.mocks import BENCHMARK, benchmark, generator, observe
 from bayesdust.potentials import milky_way_2014
 from bayesdust.products import d_factor, j_factor
 from bayesdust.runs import Request
-from bayesdust.units import ARCMIN, DENSITY_GEV_CM3
+from bayesdust.units import ARCMIN, COLUMN, DENSITY_GEV_CM3
 
 DISTANCE = 80.0  # kpc
 V_ERR = 2.0  # km/s

@@ -15,6 +15,10 @@ KPC_CM = PARSEC_M * 1e5
 # 1e-6 turns (m/s)^2 into (km/s)^2, division by metres per kpc turns m into kpc.
 G = 1.3271244e20 * 1e-6 / (PARSEC_M * 1e3)
 
+PC = 1e-3  # kpc
+# Msun/pc2 between the plane and where the force towards it is 1 (km/s)^2/kpc: K_z/(2 pi G)
+COLUMN = PC**2 / (2 * math.pi * G)
+
 # Solar mass as energy: GM_sun / G_CODATA * c^2, in GeV.
 _G_SI = 6.674_30e-11  # m^3 kg^-1 s^-2, CODATA 2022
 _C_SI = 299_792_458.0  # m/s

@@ -32,12 +32,10 @@ from bayesdust.inference.galaxy_data import (
     options_of,
 )
 from bayesdust.potentials.base import Potential
-from bayesdust.units import DENSITY_GEV_CM3, G
+from bayesdust.units import COLUMN, DENSITY_GEV_CM3, PC
 
 OPTIONS, CHOICES = galaxy_data.OPTIONS, galaxy_data.CHOICES
 AT_ONCE = 16  # points; with some hundred draws beside each other their shells must fit the cache
-PC = 1e-3  # kpc
-COLUMN = PC**2 / (2 * np.pi * G)  # Msun/pc2, of a force of 1 (km/s)^2/kpc towards the plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +88,7 @@ def prepare(
     shared = survey.shared(weighed)
     shared["notes"] += told
     turn, design, target, rest = _compressed(weighed.whitened())
-    shifts = shared["dust_shifts"] if flow is None else None
+    shifts = shared["dust_shifts"]
     return GalaxyData(
         **shared,
         flow=flow,

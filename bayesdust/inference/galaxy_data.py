@@ -106,7 +106,7 @@ class SurveyData:
         without it
     dust : the map behind `epsilon`, or None
     dust_shifts : (number, d) by how much its draws move the whitened sums, over sqrt(d), as a part of their
-        covariance; None where there is no map
+        covariance; None where there is no map, or the sums are not the likelihood
     notes : sentences for the user
     """
 
@@ -260,6 +260,7 @@ class Survey:
 
     def shared(self, weighed: "Weighed") -> dict[str, Any]:
         """The fields of `SurveyData`."""
+        told = self.dust is not None and self.options["likelihood"] == "sums"
         return {
             "number": self.tests.number,
             "sun": self.sun,
@@ -269,7 +270,7 @@ class Survey:
             "pilot": weighed.pilot,
             "inflation": weighed.inflation,
             "dust": self.dust,
-            "dust_shifts": None if self.dust is None else weighed.whiten(weighed.dust_shifts.T),
+            "dust_shifts": weighed.whiten(weighed.dust_shifts.T) if told else None,
             "notes": self._notes() + self._few(weighed.inflation),
         }
 

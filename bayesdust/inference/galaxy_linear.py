@@ -73,8 +73,7 @@ class LinearData(SurveyData):
 
     def chi2(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
         """chi2 (*d,) of the sums, without their inflation, for coefficients b."""
-        white = b @ self.sums[:, :-1].T + self.sums[:, -1]
-        return self.inflation * (white**2).sum(axis=-1)
+        return self.inflation * (self._whitened(b) ** 2).sum(axis=-1)
 
     def flow_chi2(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
         """chi2 (*d,) of what flows say of the force, for coefficients b."""
@@ -85,12 +84,10 @@ class LinearData(SurveyData):
     def dust_answer(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
         """What the draws of the dust map answer for (*d, map's draws), for coefficients b."""
         assert self.dust_shifts is not None
-        return (b @ self.sums[:, :-1].T + self.sums[:, -1]) @ self.dust_shifts
+        return self._whitened(b) @ self.dust_shifts
 
-    @property
-    def tells_dust(self) -> bool:
-        """Whether the sums are told of a dust map's errors."""
-        return self.dust_shifts is not None and self.options["likelihood"] == "sums"
+    def _whitened(self, b: Float[Array | np.ndarray, "*d p"]) -> Array | np.ndarray:
+        return b @ self.sums[:, :-1].T + self.sums[:, -1]
 
     @property
     def shells(self) -> Float[np.ndarray, " r"]:

@@ -159,7 +159,7 @@ def weak_likelihood(data: NeuralData, values: Float[Array, " a"]) -> None:
     numpyro.deterministic("chi2", data.chi2(b))
     if data.flow is not None:
         numpyro.deterministic("flow_chi2", data.flow_chi2(b))
-    if data.tells_dust:
+    if data.dust_shifts is not None:
         numpyro.deterministic("dust_answer", data.dust_answer(b))
 
 

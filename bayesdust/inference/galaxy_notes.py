@@ -61,10 +61,9 @@ def _axisymmetric(data: SurveyData, before: Draws) -> Iterator[str]:
     x, y = data.points[:, 0], data.points[:, 1]
     along = np.stack([-y, x, 0 * x], axis=1) / np.hypot(x, y)[:, None]
     sd = float(np.median(np.std(np.einsum("nmi,mi->nm", a, along), axis=0)))
-    if sd < HELD * np.median(np.linalg.norm(np.median(a, axis=0), axis=1)):
-        if sd < 0.5:
-            yield "The model is axisymmetric: of bar and arms the fit knows nothing."
-            return
+    if sd < 0.5:
+        yield "The model is axisymmetric: of bar and arms the fit knows nothing."
+    elif sd < HELD * np.median(np.linalg.norm(np.median(a, axis=0), axis=1)):
         yield (
             f"The prior holds the force along the rotation at 0 +- {sd:.0f} (km/s)^2/kpc, close to "
             "axisymmetry: of bar and arms the fit knows nothing."

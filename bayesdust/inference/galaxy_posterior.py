@@ -234,10 +234,9 @@ def assemble(
     left_out = (*WEIGHTS, *INNER)
     inner = {name: posterior.pop(name) for name in INNER if name in posterior}
     posterior |= _efficiency(data, inner.get("ln_epsilon"), seed, draws.z)
-    flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in (posterior | inner).items()}
-    of_dust = flat.get("dust_answer"), flat.get("grad_ln_epsilon")
-    before = {name: v.reshape(-1, *v.shape[2:]) for name, v in prior.items()}
-    notes = (*data.notes, *galaxy_notes.notes(data, flat, before, *of_dust))
+    after, before = _flat(posterior | inner), _flat(prior)
+    of_dust = after.get("dust_answer"), after.get("grad_ln_epsilon")
+    notes = (*data.notes, *galaxy_notes.notes(data, after, before, *of_dust))
     groups = {
         "posterior": posterior,
         "sample_stats": draws.stats,
@@ -249,6 +248,11 @@ def assemble(
     tree.attrs.update(attributes(program, stars, data, seed, method, names))
     tree.attrs.update(_own_attributes(data), notes=json.dumps(notes))
     return tree
+
+
+def _flat(group: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Draws (draw, ...) of all chains together, of (chain, draw, ...)."""
+    return {name: v.reshape(-1, *v.shape[2:]) for name, v in group.items()}
 
 
 def _tree(data: SurveyData, groups: Mapping[str, Mapping[str, np.ndarray]]) -> "DataTree":

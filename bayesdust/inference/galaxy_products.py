@@ -13,11 +13,10 @@ from jaxtyping import Float
 from bayesdust.arrays import Array
 from bayesdust.inference.galaxy_data import AT_1100_PC, CIRCLES, HEIGHTS
 from bayesdust.inference.galaxy_linear import LinearData
-from bayesdust.units import DENSITY_GEV_CM3, G
+from bayesdust.units import COLUMN, DENSITY_GEV_CM3, PC
 
 # Where the dark matter's profile is taken: distances from the plane [kpc], azimuths from the Sun's [deg]
 OFF_PLANE, AZIMUTHS = np.linspace(0.5, 2.0, 4), np.array([-40 / 3, 0.0, 40 / 3])
-PC = 1e-3  # kpc
 _TOGETHER = 16  # places
 
 Places = dict[str, Float[np.ndarray, "m 3"]]
@@ -79,7 +78,7 @@ def products(
         "rho_dm_sun": local * DENSITY_GEV_CM3,
         "rho_dm_sun_msun_pc3": local * PC**3,
         "rho_baryons_sun_msun_pc3": under["plane"][..., 0] * PC**3,
-        "sigma_1.1kpc": K_z[..., AT_1100_PC] / (2 * jnp.pi * G) * PC**2,
+        "sigma_1.1kpc": K_z[..., AT_1100_PC] * COLUMN,
         "K_z": K_z,
         "rho_z": of("rho", "above"),
         "v_circ": jnp.sqrt(jnp.maximum(circle, 0.0)),

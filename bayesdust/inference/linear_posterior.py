@@ -103,16 +103,14 @@ def posterior(
     after["chi2"] = np.asarray(data.chi2(b))
     if data.flow is not None:
         after["flow_chi2"] = np.asarray(data.flow_chi2(b))
-    answer, slopes = np.asarray(data.dust_answer(b)) if data.tells_dust else None, _slopes(data, b)
+    answer = None if data.dust_shifts is None else np.asarray(data.dust_answer(b))
+    slopes = _slopes(data, b)
     free = fields.draw(keys["prior"], PRIOR_DRAWS)
     b = _unconditioned(data, normal, free, keys["noise"])
     before = _named(data, b, free)
+    names = list(before)
     before |= read_off(b, _under(places, baryons, keys["prior baryons"], len(b)))
     notes = galaxy_notes.notes(data, after, before, answer, slopes)
-    without = () if data.dust_modes is not None else ("sigma_dust", "length_dust")
-    names = [*fields._fields, *(f"size_{name}" for name in data.parts)]
-    after, before = ({k: v for k, v in d.items() if k not in without} for d in (after, before))
-    names = [name for name in names if name not in without]
     ess = 1 / float(np.sum(weights**2))
     return ExactDraws(after, before, names, k, ess, notes, ln_evidence, error)
 
@@ -132,12 +130,10 @@ def _ln_evidence(
 
     Sums and gauge, over the evidence of the gauge alone: that is a part of the prior.
     """
-
     number, gauges = len(data.constant), np.zeros(len(evidences))
     if data.dust_modes is not None:
         number -= 1
-        S = jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(candidates))
-        variance = 1 + np.asarray(S) @ data.slopes[-1] ** 2
+        variance = 1 + _variances(data, normal, candidates) @ data.slopes[-1] ** 2
         gauges = -0.5 * np.log(variance) - 0.5 * data.constant[-1] ** 2 / variance
     both, alone = (np.exp(logs - logs.max()) for logs in (evidences, gauges))
     ratio = np.log(both.mean() / alone.mean()) + evidences.max() - gauges.max()
@@ -146,9 +142,10 @@ def _ln_evidence(
 
 
 def _named(data: LinearData, b: np.ndarray, at: Mapping[str, Any]) -> Draw:
-    """The fields' sizes and lengths, and the parts' sizes."""
+    """The sizes and lengths of the fields there are, and the parts' sizes."""
     sizes = {f"size_{name}": b[:, i] for i, name in enumerate(data.parts)}
-    return {name: np.asarray(value) for name, value in at.items()} | sizes
+    without = ("sigma_dust", "length_dust") if data.dust_modes is None else ()
+    return {k: np.asarray(v) for k, v in at.items() if k not in without} | sizes
 
 
 def _evidences(data: LinearData, normal: Array, candidates: dict[str, Array]) -> Array:
@@ -171,6 +168,13 @@ def _prior(data: LinearData, normal: Array, at: Mapping[str, Array]) -> tuple[Ar
     """Variances S of the coefficients, and their mean with the pull in it."""
     S = data.variances(normal[:, 1], at)
     return S, _mean(data, normal) + S * data.pull
+
+
+def _variances(
+    data: LinearData, normal: Array, at: Mapping[str, Array]
+) -> Float[np.ndarray, "d p"]:
+    """S for each of some draws of the fields' sizes and lengths."""
+    return np.asarray(jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(at)))
 
 
 def _mean(data: LinearData, normal: Array) -> Array:
@@ -208,7 +212,7 @@ def _unconditioned(
     data: LinearData, normal: Array, at: Mapping[str, Array], key: Array
 ) -> Float[np.ndarray, "d p"]:
     """Draws of the coefficients from their prior."""
-    S = np.asarray(jax.vmap(lambda at: data.variances(normal[:, 1], at))(dict(at)))
+    S = _variances(data, normal, at)
     noise = np.asarray(jax.random.normal(key, S.shape))
     return np.asarray(_mean(data, normal)) + np.sqrt(S) * noise
 

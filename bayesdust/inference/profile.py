@@ -23,13 +23,12 @@ from bayesdust.inference.draws import (
     products_of,
     sample,
 )
-from bayesdust.inference.galaxy import PC
 from bayesdust.inference.galaxy_posterior import LABELS
 from bayesdust.inference.nuts import Draws, latent_sites
 from bayesdust.inference.options import refuse_unknown
 from bayesdust.inference.programs import Program, check
 from bayesdust.potentials.base import SphericalHalo
-from bayesdust.units import DENSITY_GEV_CM3
+from bayesdust.units import DENSITY_GEV_CM3, PC
 
 if TYPE_CHECKING:
     from xarray import DataTree

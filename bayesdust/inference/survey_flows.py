@@ -37,11 +37,9 @@ def kept(
     """
     if chosen["likelihood"] != "flow":
         return None
-    if flows is not None:
-        return FlowForces.load(flows / FLOW_FORCES, _key(stars, chosen))
-    if folder is not None and (folder / FLOW_FORCES).exists():
-        return FlowForces.load(folder / FLOW_FORCES, _key(stars, chosen))
-    return None
+    if flows is None and folder is not None and (folder / FLOW_FORCES).exists():
+        flows = folder
+    return None if flows is None else FlowForces.load(flows / FLOW_FORCES, _key(stars, chosen))
 
 
 def chosen_by(
@@ -60,7 +58,7 @@ def chosen_by(
         return None, ()
     few = f" {stars.n:,} stars are too few for it: the vertical force may be far too small."
     found = trained(survey, on_progress) if found is None else found
-    if folder is not None:
+    if folder is not None and not (folder / FLOW_FORCES).exists():
         found.save(folder / FLOW_FORCES, _key(stars, survey.options))
     return found, (FLOW_NOTE + few * (stars.n < FEWEST_FOR_FLOWS),)
 
